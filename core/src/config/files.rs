@@ -1,0 +1,210 @@
+//! `files`: whole files under `/etc`, with their content in the `NodeConfig`.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::Block;
+use crate::guard::{Findings, Policy, path, rule, value};
+use crate::resource::{self, Owner, Resource};
+
+/// The most bytes that one file's inline content may have.
+///
+/// An object in etcd has 1.5 MiB at most, and a revision stands there beside its `NodeConfig`.
+pub const CONTENT_MAX: usize = 64 * 1024;
+/// The most bytes that the inline contents of one `NodeConfig` may have together.
+pub const CONTENT_TOTAL_MAX: usize = 192 * 1024;
+
+/// Whole files, one for each path.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(transparent)]
+#[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["path"]))]
+pub struct Files(#[schemars(length(max = 64))] pub Vec<File>);
+
+/// One whole file.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct File {
+    /// Where the file is, for example "/etc/motd". Absolute, without "." or "..", and in a place
+    /// where Edict may write: see the README for the paths that are allowed from the start and how
+    /// a Fleet allows more.
+    #[schemars(length(min = 1, max = 512), extend("x-kubernetes-validations" = [
+        {"rule": "self.startsWith('/etc/')", "message": "must be an absolute path under /etc/, for example /etc/motd"},
+        {"rule": "!self.split('/').exists(part, part == '..' || part == '.')", "message": "must not have '.' or '..' in it: write the path that is meant"},
+    ]))]
+    pub path: String,
+    /// What the file says, all of it. 64 KiB at most, and 192 KiB for all files of one NodeConfig.
+    #[schemars(length(max = 65536))]
+    pub content: String,
+    /// Permissions as an octal number in quotes, for example "0644". If left out, an existing file
+    /// keeps its own and a new one gets "0644".
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 3, max = 4), extend("x-kubernetes-validations" = [
+        {"rule": "self.matches('^0?[0-7]{3}$')", "message": "must be an octal number of three digits in quotes, for example \"0644\" (no set-uid, set-gid or sticky bit)"},
+    ]))]
+    pub mode: Option<String>,
+    /// Who owns the file. If left out, an existing file keeps its owner and a new one is root's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<FileOwner>,
+}
+
+/// Who owns a file, in numbers: names may differ from node to node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct FileOwner {
+    /// Number of the user, 0 for root.
+    #[schemars(range(min = 0, max = 4_294_967_294_u32))]
+    pub uid: u32,
+    /// Number of the group, 0 for root.
+    #[schemars(range(min = 0, max = 4_294_967_294_u32))]
+    pub gid: u32,
+}
+
+impl Block for Files {
+    fn check(&self, policy: &Policy, found: &mut Findings) {
+        for (index, file) in self.0.iter().enumerate() {
+            found.within(&format!("[{index}]"), |found| {
+                found.one("path", &file.path, |text| path::check(text, policy));
+                if file.content.len() > CONTENT_MAX {
+                    let size = format!("{} bytes", file.content.len());
+                    found.add("content", &rule::CONTENT_SIZE, &size);
+                }
+                if let Some(mode) = &file.mode {
+                    found.one("mode", mode, value::mode);
+                }
+                if file
+                    .owner
+                    .is_some_and(|owner| owner.uid == u32::MAX || owner.gid == u32::MAX)
+                {
+                    found.add("owner", &rule::OWNER, "4294967295");
+                }
+                if self.0[..index]
+                    .iter()
+                    .any(|earlier| earlier.path == file.path)
+                {
+                    found.add("path", &rule::DUPLICATE, &file.path);
+                }
+            });
+        }
+        let total: usize = self.0.iter().map(|file| file.content.len()).sum();
+        if total > CONTENT_TOTAL_MAX {
+            found.add("", &rule::CONTENT_TOTAL, &format!("{total} bytes"));
+        }
+    }
+
+    fn render(&self) -> Vec<Resource> {
+        self.0
+            .iter()
+            .map(|file| {
+                Resource::File(resource::File {
+                    path: file.path.clone(),
+                    content: file.content.clone().into_bytes(),
+                    mode: file.mode.as_deref().and_then(value::parse_mode),
+                    owner: file.owner.map(|FileOwner { uid, gid }| Owner { uid, gid }),
+                })
+            })
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+
+    fn file(path: &str) -> File {
+        File {
+            path: path.into(),
+            content: "hello\n".into(),
+            mode: None,
+            owner: None,
+        }
+    }
+
+    fn rules(files: Vec<File>) -> Vec<(String, String)> {
+        let config = Config {
+            files: Some(Files(files)),
+            ..Config::default()
+        };
+        config
+            .check(&Policy::default())
+            .into_iter()
+            .map(|v| (v.field, v.rule))
+            .collect()
+    }
+
+    fn one(field: &str, rule: &str) -> Vec<(String, String)> {
+        vec![(field.into(), rule.into())]
+    }
+
+    #[test]
+    fn a_plain_file_passes_and_renders() {
+        let mut full = file("/etc/motd");
+        full.mode = Some("0600".into());
+        full.owner = Some(FileOwner { uid: 1, gid: 2 });
+        assert_eq!(rules(vec![full.clone(), file("/etc/issue")]), []);
+        assert_eq!(
+            Files(vec![full, file("/etc/issue")]).render(),
+            [
+                Resource::File(resource::File {
+                    path: "/etc/motd".into(),
+                    content: b"hello\n".into(),
+                    mode: Some(0o600),
+                    owner: Some(Owner { uid: 1, gid: 2 }),
+                }),
+                Resource::File(resource::File {
+                    path: "/etc/issue".into(),
+                    content: b"hello\n".into(),
+                    mode: None,
+                    owner: None,
+                }),
+            ]
+        );
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        assert_eq!(
+            rules(vec![file("/etc/shadow")]),
+            one("files[0].path", "path-forbidden")
+        );
+        assert_eq!(
+            rules(vec![file("/etc/motd"), file("/etc/motd")]),
+            one("files[1].path", "duplicate")
+        );
+        let mut strange = file("/etc/motd");
+        strange.mode = Some("4755".into());
+        assert_eq!(rules(vec![strange]), one("files[0].mode", "mode"));
+        for owner in [
+            FileOwner {
+                uid: u32::MAX,
+                gid: 0,
+            },
+            FileOwner {
+                uid: 0,
+                gid: u32::MAX,
+            },
+        ] {
+            let mut nobody = file("/etc/motd");
+            nobody.owner = Some(owner);
+            assert_eq!(rules(vec![nobody]), one("files[0].owner", "owner"));
+        }
+    }
+
+    #[test]
+    fn sizes_are_limited_to_the_byte() {
+        let sized = |path: &str, size: usize| File {
+            content: "x".repeat(size),
+            ..file(path)
+        };
+        assert_eq!(rules(vec![sized("/etc/motd", CONTENT_MAX)]), []);
+        assert_eq!(
+            rules(vec![sized("/etc/motd", CONTENT_MAX + 1)]),
+            one("files[0].content", "content-size")
+        );
+        let three =
+            || ["/etc/motd", "/etc/issue", "/etc/issue.net"].map(|path| sized(path, CONTENT_MAX));
+        assert_eq!(rules(three().into()), []);
+        let mut more: Vec<_> = three().into();
+        more.push(sized("/etc/hosts", 1));
+        assert_eq!(rules(more), one("files", "content-total"));
+    }
+}

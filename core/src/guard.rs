@@ -1,0 +1,163 @@
+//! The guard: nothing hostile gets through. Pure functions, called by the operator before a push
+//! and by the agent before a write, so that neither has to trust the other.
+//!
+//! Typed values come first ([`value`], [`path`]); what stays free text and is not a file's own
+//! content is then held against a set of injection patterns ([`text`]). Every violation is
+//! answered at once. Time is linear in the input and no input panics.
+
+pub mod path;
+pub mod rule;
+pub mod text;
+pub mod value;
+
+use std::fmt;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+pub use rule::Rule;
+
+/// What the cluster's administrator allows and refuses beyond the built-in tables.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Policy {
+    /// Paths under /etc where files may be written besides those allowed from the start. A folder
+    /// stands for everything in it. A place whose files are programs for root (systemd units, cron
+    /// jobs and the like) is allowed only by its own name or that of something in it, never by a
+    /// folder above it. Some paths, /etc/shadow or /etc/kubernetes for example, can't be allowed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), inner(length(min = 1, max = 512)), extend("x-kubernetes-list-type" = "set"))]
+    pub allowed: Vec<String>,
+    /// Paths under /etc where no NodeConfig may write, also where they are allowed otherwise.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), inner(length(min = 1, max = 512)), extend("x-kubernetes-list-type" = "set"))]
+    pub protected: Vec<String>,
+}
+
+/// One thing that is wrong with a configuration.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Violation {
+    /// The field, `docker.registryMirrors[1]` for instance.
+    pub field: String,
+    /// The stable name of the rule that refuses it.
+    pub rule: String,
+    /// What was found there: short, credentials masked, control characters visible.
+    pub excerpt: String,
+    /// What to do about it.
+    pub advice: String,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            field,
+            rule,
+            excerpt,
+            advice,
+        } = self;
+        write!(
+            f,
+            "{field}: \"{excerpt}\" is refused by rule {rule}: {advice}"
+        )
+    }
+}
+
+/// Violations as they are found, with the field that is being looked at.
+#[derive(Debug, Default)]
+pub struct Findings {
+    at: String,
+    violations: Vec<Violation>,
+}
+
+impl Findings {
+    /// Looks at the part `name` of the current field: a name, or `[index]`.
+    pub(crate) fn within(&mut self, name: &str, look: impl FnOnce(&mut Self)) {
+        let outer = self.at.len();
+        if !self.at.is_empty() && !name.is_empty() && !name.starts_with('[') {
+            self.at.push('.');
+        }
+        self.at.push_str(name);
+        look(self);
+        self.at.truncate(outer);
+    }
+
+    /// Says that the part `name` breaks `rule`.
+    pub(crate) fn add(&mut self, name: &str, rule: &Rule, found: &str) {
+        self.within(name, |this| {
+            this.violations.push(Violation {
+                field: this.at.clone(),
+                rule: rule.name.to_owned(),
+                excerpt: text::excerpt(found),
+                advice: rule.advice.to_owned(),
+            });
+        });
+    }
+
+    /// Judges the value of the part `name`: first by its type, and when that lets it through by the
+    /// patterns for free text.
+    pub(crate) fn one(
+        &mut self,
+        name: &str,
+        value: &str,
+        judge: impl Fn(&str) -> Option<&'static Rule>,
+    ) {
+        if let Some(rule) = judge(value) {
+            self.add(name, rule, value);
+        } else {
+            for rule in text::check(value) {
+                self.add(name, rule, value);
+            }
+        }
+    }
+
+    /// Judges every entry of a list.
+    pub(crate) fn each(
+        &mut self,
+        name: &str,
+        list: Option<&Vec<String>>,
+        judge: impl Fn(&str) -> Option<&'static Rule>,
+    ) {
+        self.within(name, |this| {
+            for (index, value) in list.into_iter().flatten().enumerate() {
+                this.one(&format!("[{index}]"), value, &judge);
+            }
+        });
+    }
+
+    pub(crate) fn into_violations(self) -> Vec<Violation> {
+        self.violations
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_violation_reads_as_a_sentence() {
+        let mut found = Findings::default();
+        found.within("docker", |found| {
+            found.each(
+                "registryMirrors",
+                Some(&vec!["ftp://u:p@x".into()]),
+                value::mirror,
+            );
+        });
+        assert_eq!(
+            found.into_violations()[0].to_string(),
+            "docker.registryMirrors[0]: \"ftp://***@x\" is refused by rule url-scheme: \
+             use a URL that begins with http:// or https://"
+        );
+    }
+
+    #[test]
+    fn what_its_type_lets_through_still_meets_the_patterns() {
+        let mut found = Findings::default();
+        found.one("a", "$(id)", |_| None);
+        found.one("b", "plain", |_| None);
+        let violations = found.into_violations();
+        assert_eq!(violations.len(), 1, "{violations:?}");
+        assert_eq!(violations[0].rule, "substitution");
+    }
+}

@@ -1,0 +1,136 @@
+//! Injection patterns for what stays free text, and how a refused value is shown.
+
+use std::sync::LazyLock;
+
+use regex::{Regex, RegexSet};
+
+use super::rule::{self, Rule};
+
+/// The longest excerpt that is shown, in characters.
+const EXCERPT_MAX: usize = 80;
+
+const PATTERNS: [(&Rule, &str); 5] = [
+    (&rule::CONTROL, r"\p{Cc}|[\x{2028}\x{2029}]"),
+    (
+        &rule::INVISIBLE,
+        r"\p{Cf}|[\x{115F}\x{1160}\x{3164}\x{FFA0}]",
+    ),
+    (&rule::SUBSTITUTION, r"\$[({]|`"),
+    (&rule::SHELL, r#"[;|&<>"'\\ ]"#),
+    (&rule::ENCODED, r"%(?i:[01][0-9a-f]|7f|2[0257ef]|5c|25)"),
+];
+
+static SET: LazyLock<RegexSet> = LazyLock::new(|| {
+    RegexSet::new(PATTERNS.map(|(_, pattern)| pattern))
+        .expect("the patterns are constants and tested")
+});
+
+/// Every rule that `text` breaks.
+pub fn check(text: &str) -> impl Iterator<Item = &'static Rule> {
+    SET.matches(text).into_iter().map(|index| PATTERNS[index].0)
+}
+
+static CREDENTIALS: LazyLock<Regex> =
+    LazyLock::new(|| Regex::new(r"://[^/?#\s]*@").expect("the pattern is a constant and tested"));
+
+/// `text` with the credentials of every URL in it replaced by `***`.
+pub fn mask(text: &str) -> std::borrow::Cow<'_, str> {
+    CREDENTIALS.replace_all(text, "://***@")
+}
+
+/// `text` as it may be shown: credentials masked, control and invisible characters written as
+/// escapes, cut to 80 characters with a mark.
+pub fn excerpt(text: &str) -> String {
+    // Masked before it is cut: an at sign behind the cut tells that credentials stand before it.
+    let masked = mask(text);
+    let mut shown = String::new();
+    let mut length = 0;
+    for character in masked.chars() {
+        if length >= EXCERPT_MAX {
+            shown.push('…');
+            break;
+        }
+        if character == '"'
+            || character == '\''
+            || SET
+                .matches(character.encode_utf8(&mut [0; 4]))
+                .iter()
+                .all(|i| i > 1)
+        {
+            shown.push(character);
+            length += 1;
+        } else {
+            let escape = character.escape_unicode().to_string();
+            length += escape.len();
+            shown.push_str(&escape);
+        }
+    }
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_pattern_alone_stops_something() {
+        for (text, expected) in [
+            ("a\nb", "control"),
+            ("a\u{2028}b", "control"),
+            ("a\u{200b}b", "invisible"),
+            ("a\u{202e}b", "invisible"),
+            ("a\u{3164}b", "invisible"),
+            ("$(id)", "substitution"),
+            ("${IFS}", "substitution"),
+            ("`id`", "substitution"),
+            ("a;b", "shell"),
+            ("a b", "shell"),
+            ("a\"b", "shell"),
+            ("a%0ab", "encoded"),
+            ("a%2e%2E", "encoded"),
+            ("a%7F", "encoded"),
+            ("a%5cb", "encoded"),
+        ] {
+            let rules: Vec<_> = check(text).map(|rule| rule.name).collect();
+            assert_eq!(rules, [expected], "{text:?}");
+        }
+    }
+
+    #[test]
+    fn honest_text_passes() {
+        for text in [
+            "https://mirror.example.com:5000/v2/",
+            "https://[2001:db8::1]:5000",
+            "registry-1.docker.io",
+            "10.0.0.0/8",
+            "/etc/motd.d/10-welcome_v2.txt",
+            "https://例え.example",
+            "a%C3%A9b",
+            "$HOME",
+        ] {
+            assert_eq!(check(text).count(), 0, "{text}");
+        }
+    }
+
+    #[test]
+    fn excerpts_hide_nothing_but_credentials() {
+        assert_eq!(excerpt("http://user:p%40ss@host/x"), "http://***@host/x");
+        assert_eq!(excerpt("http://a:b@c@host"), "http://***@host");
+        assert_eq!(excerpt("a\nb\u{202e}'c\" d"), "a\\u{a}b\\u{202e}'c\" d");
+        let long = excerpt(&"x".repeat(1000));
+        assert_eq!(long, format!("{}…", "x".repeat(80)));
+        assert_eq!(excerpt(&"x".repeat(80)), "x".repeat(80));
+        assert_eq!(
+            excerpt(&"\n".repeat(1000)),
+            format!("{}…", "\\u{a}".repeat(16))
+        );
+    }
+
+    #[test]
+    fn no_credentials_show_however_long_they_are() {
+        for length in [10, 100, 1000, 1270, 1280, 2000, 5000] {
+            let shown = excerpt(&format!("http://user:{}@host", "s".repeat(length)));
+            assert!(!shown.contains("ss"), "{length}: {shown}");
+        }
+    }
+}

@@ -1,0 +1,54 @@
+//! A layer: one `NodeConfig`'s revision as one node gets it.
+
+use jiff::Timestamp;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::config::Config;
+
+/// One `NodeConfig`'s revision as one node gets it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Layer {
+    /// The `NodeConfig`'s uid: a deleted and recreated one is another layer.
+    pub uid: String,
+    /// The `NodeConfig`'s name, for people.
+    pub name: String,
+    /// The higher one wins where two layers set one key.
+    pub priority: i32,
+    /// When the `NodeConfig` was created: among equal priorities the older one wins.
+    pub created: Timestamp,
+    /// Digest of `config`: names the revision.
+    pub digest: String,
+    /// What becomes of the node's configuration when this layer leaves.
+    #[serde(default)]
+    pub deletion_policy: DeletionPolicy,
+    /// What the layer says.
+    pub config: Config,
+}
+
+impl Layer {
+    /// Sorts the layer that wins first: higher priority, then older, then by name. The uid makes
+    /// the order total.
+    pub fn precedence(&self) -> impl Ord + use<'_> {
+        (
+            std::cmp::Reverse(self.priority),
+            self.created,
+            &self.name,
+            &self.uid,
+        )
+    }
+}
+
+/// What becomes of a node's files when a `NodeConfig` leaves it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum DeletionPolicy {
+    /// Every file and key is given back as it was before; what somebody else changed meanwhile is
+    /// left alone and reported.
+    #[default]
+    Restore,
+    /// Every file and key is given back as it was before, also where somebody else changed it.
+    RestoreForced,
+    /// Files and keys stay as they are; what was there before is forgotten.
+    Retain,
+}

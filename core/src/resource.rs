@@ -1,0 +1,139 @@
+//! Resources: the tiny instruction set that every kind of configuration is rendered to. Nothing
+//! else ever touches a host.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// One thing that a layer wants of a host.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Resource {
+    /// A whole file.
+    File(File),
+    /// Some keys of a file that others write to as well.
+    Keys(Keys),
+    /// A systemd unit that reads some of these files.
+    Unit(Unit),
+}
+
+/// A whole file that Edict owns.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct File {
+    /// Absolute path on the host.
+    pub path: String,
+    /// All of its bytes.
+    pub content: Vec<u8>,
+    /// Permission bits, `0o644` for instance; `None` keeps those of an existing file and gives a
+    /// new one `0o644`.
+    pub mode: Option<u32>,
+    /// Owner; `None` keeps that of an existing file and gives a new one to root.
+    pub owner: Option<Owner>,
+}
+
+/// Numeric owner and group of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Owner {
+    /// User id.
+    pub uid: u32,
+    /// Group id.
+    pub gid: u32,
+}
+
+/// Keys that Edict owns in a file that others write to as well.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Keys {
+    /// Absolute path on the host.
+    pub path: String,
+    /// How the file is written.
+    pub format: Format,
+    /// The owned keys and their values.
+    pub values: BTreeMap<KeyPath, Value>,
+}
+
+/// The format of a file with owned keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Format {
+    /// JSON with an object at the top (RFC 8259: no comments, no duplicate keys).
+    Json,
+}
+
+/// A key in a structured file: the names to follow from the top.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct KeyPath(pub Vec<String>);
+
+impl KeyPath {
+    /// A key at the top of the file.
+    pub fn top(name: &str) -> Self {
+        Self(vec![name.to_owned()])
+    }
+
+    /// Whether one of the two contains the other (or they are equal): then they cannot have two
+    /// owners.
+    pub fn overlaps(&self, other: &Self) -> bool {
+        self.0.iter().zip(&other.0).all(|(a, b)| a == b)
+    }
+}
+
+impl fmt::Display for KeyPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.join("."))
+    }
+}
+
+/// A systemd unit that has to be told when what it reads has changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unit {
+    /// The unit's name, `docker.service` for instance.
+    pub name: String,
+    /// The least that makes the change live.
+    pub action: Action,
+    /// The files that it reads.
+    pub reads: Vec<String>,
+}
+
+/// What makes a changed file live.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Action {
+    /// The unit rereads its configuration while it runs.
+    Reload,
+    /// The unit has to be started anew.
+    Restart,
+}
+
+/// Whether `inner` lies under the folder `outer`.
+pub fn is_under(inner: &str, outer: &str) -> bool {
+    inner
+        .strip_prefix(outer)
+        .is_some_and(|rest| rest.starts_with('/') && rest.len() > 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_overlap_when_one_contains_the_other() {
+        let key = |parts: &[&str]| KeyPath(parts.iter().map(ToString::to_string).collect());
+        for (a, b, expected) in [
+            (&["a"][..], &["a"][..], true),
+            (&["a"], &["a", "b"], true),
+            (&["a", "b"], &["a"], true),
+            (&["a", "b"], &["a", "c"], false),
+            (&["a"], &["b"], false),
+        ] {
+            assert_eq!(key(a).overlaps(&key(b)), expected, "{a:?} {b:?}");
+        }
+        assert_eq!(key(&["a", "b"]).to_string(), "a.b");
+    }
+
+    #[test]
+    fn under_means_strictly_inside() {
+        assert!(is_under("/etc/a/b", "/etc/a"));
+        assert!(!is_under("/etc/a", "/etc/a"));
+        assert!(!is_under("/etc/a/", "/etc/a"));
+        assert!(!is_under("/etc/ab", "/etc/a"));
+    }
+}

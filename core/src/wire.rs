@@ -1,0 +1,423 @@
+//! The messages between operator and agent: JSON over HTTP/2 over mutual TLS 1.3.
+//!
+//! | request | body | answer |
+//! |---|---|---|
+//! | `GET /v1/hello` | | [`Hello`] |
+//! | `POST /v1/push` | [`Push`] | a stream of [`Event`]s, one JSON object a line, the last one [`Event::Done`] |
+//!
+//! A request that is refused as a whole answers with a status of 4xx and a [`Refusal`].
+
+use std::fmt;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::guard::{Policy, Violation};
+use crate::layer::{DeletionPolicy, Layer};
+use crate::resolve::Conflict;
+
+/// The version of these messages. An agent refuses a push of any other.
+pub const VERSION: u32 = 1;
+/// The most bytes that a message may have: every layer of a node at its largest, with room.
+pub const MESSAGE_MAX: usize = 16 * 1024 * 1024;
+/// The path of [`Hello`].
+pub const HELLO: &str = "/v1/hello";
+/// The path of [`Push`].
+pub const PUSH: &str = "/v1/push";
+/// The port that agents listen on.
+pub const PORT: u16 = 9443;
+/// The DNS name in every agent's server certificate.
+pub const AGENT_NAME: &str = "edict-agent";
+/// The DNS name in the operator's client certificate: agents accept no other.
+pub const OPERATOR_NAME: &str = "edict-operator";
+
+/// Who the agent is and what it has.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Hello {
+    /// The wire version that it speaks.
+    pub wire: u32,
+    /// The name of its node.
+    pub node: String,
+    /// Its release, `0.1.0` for instance.
+    pub version: String,
+    /// The blocks of configuration that it knows.
+    pub blocks: Vec<String>,
+    /// The layers that are in force on the node.
+    pub layers: Vec<Held>,
+    /// How the last push ended; absent before the first one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub report: Option<Report>,
+}
+
+/// A layer that is in force on a node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Held {
+    /// The `NodeConfig`'s uid.
+    pub uid: String,
+    /// The `NodeConfig`'s name.
+    pub name: String,
+    /// Digest of the revision.
+    pub digest: String,
+    /// What becomes of it when it leaves, as it was pushed.
+    pub deletion_policy: DeletionPolicy,
+}
+
+/// The whole desired state of one node.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Push {
+    /// The wire version.
+    pub wire: u32,
+    /// The node that it is meant for: another one's agent refuses it.
+    pub node: String,
+    /// Digest of everything below: names this desired state.
+    pub digest: String,
+    /// What the administrator allows and refuses.
+    pub policy: Policy,
+    /// The layers that the node is to have. One that is not named here stays as it is.
+    pub layers: Vec<Layer>,
+    /// The layers that leave.
+    pub releases: Vec<Release>,
+}
+
+impl Push {
+    /// A push with its digest.
+    pub fn new(node: String, policy: Policy, layers: Vec<Layer>, releases: Vec<Release>) -> Self {
+        let digest = crate::digest::of(&(&policy, &layers, &releases));
+        Self {
+            wire: VERSION,
+            node,
+            digest,
+            policy,
+            layers,
+            releases,
+        }
+    }
+}
+
+/// A layer that leaves a node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Release {
+    /// The `NodeConfig`'s uid.
+    pub uid: String,
+    /// The `NodeConfig`'s name.
+    pub name: String,
+    /// What becomes of its files and keys.
+    pub policy: DeletionPolicy,
+}
+
+/// What the agent says while it works.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Event {
+    /// A layer has been released, or could not be.
+    Released(ReleaseReport),
+    /// A layer has been applied, or could not be.
+    Layer(LayerReport),
+    /// Everything is done; the last line.
+    Done(Report),
+}
+
+/// How a push ended.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Report {
+    /// Digest of the push.
+    pub digest: String,
+    /// What became of each layer.
+    pub layers: Vec<LayerReport>,
+    /// What became of each release.
+    pub releases: Vec<ReleaseReport>,
+    /// What Edict has on the node now, and whose it is.
+    pub resources: Vec<ResourceReport>,
+}
+
+impl Report {
+    /// Whether nothing failed: what failed is worth another try later.
+    pub fn is_settled(&self) -> bool {
+        let layers = self
+            .layers
+            .iter()
+            .all(|layer| layer.outcome != Outcome::Failed);
+        layers && self.releases.iter().all(|release| release.done)
+    }
+}
+
+/// What became of a layer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LayerReport {
+    /// The `NodeConfig`'s uid.
+    pub uid: String,
+    /// The `NodeConfig`'s name.
+    pub name: String,
+    /// Digest of the revision that was pushed.
+    pub digest: String,
+    /// Digest of the revision that is in force, the last good one where the pushed one failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub in_force: Option<String>,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Why it ended so; empty when there is nothing to say.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub message: String,
+    /// What the guard refused.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub violations: Vec<Violation>,
+    /// What others have that this layer wanted too.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub conflicts: Vec<Conflict>,
+    /// The units that still run with what they read before, `docker.service` for instance.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pending: Vec<String>,
+}
+
+/// How a layer ended on a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Outcome {
+    /// All of it that does not collide with another layer's is in force.
+    Applied,
+    /// Its files are written; a unit has yet to reread them.
+    PendingReload,
+    /// The guard refused it: nothing of it was written.
+    Refused,
+    /// It could not be applied and the node was put back.
+    Failed,
+}
+
+/// What became of a release.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ReleaseReport {
+    /// The `NodeConfig`'s uid.
+    pub uid: String,
+    /// The `NodeConfig`'s name.
+    pub name: String,
+    /// Whether the layer is gone from the node.
+    pub done: bool,
+    /// Why it is not, or what was left alone; empty when there is nothing to say.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub message: String,
+    /// Files and keys that somebody else had changed meanwhile, and that were left alone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub foreign: Vec<String>,
+}
+
+/// One file or key that Edict has on a node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ResourceReport {
+    /// Path of the file, symlinks resolved.
+    pub path: String,
+    /// The key in it; absent where the whole file is meant.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+    /// Name of the `NodeConfig` that owns it.
+    pub owner: String,
+    /// How it was written last.
+    pub result: Written,
+}
+
+/// How a file was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Written {
+    /// Replaced by a complete new file.
+    Replaced,
+    /// Written over in its place, since the path is a mount point.
+    InPlace,
+    /// It said so already.
+    Unchanged,
+}
+
+/// Why a request was refused as a whole.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Refusal {
+    /// Stable name: `WrongNode`, `WireVersion`, `BadMessage`, `Digest`.
+    pub reason: String,
+    /// What is wrong, in a sentence.
+    pub message: String,
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.reason, self.message)
+    }
+}
+
+/// Why a push is refused by the agent of `node` before anything of it is looked at.
+pub fn refuse(push: &Push, node: &str) -> Option<Refusal> {
+    let refusal = |reason: &str, message: String| {
+        Some(Refusal {
+            reason: reason.to_owned(),
+            message,
+        })
+    };
+    if push.wire != VERSION {
+        let wire = push.wire;
+        return refusal(
+            "WireVersion",
+            format!("this agent speaks wire version {VERSION}, not {wire}"),
+        );
+    }
+    if push.node != node {
+        let meant = crate::guard::text::excerpt(&push.node);
+        return refusal(
+            "WrongNode",
+            format!("the push is for node {meant}, this is node {node}"),
+        );
+    }
+    let whole = Push::new(
+        push.node.clone(),
+        push.policy.clone(),
+        push.layers.clone(),
+        push.releases.clone(),
+    );
+    if whole.digest != push.digest {
+        return refusal("Digest", "the digest is not that of the content".to_owned());
+    }
+    None
+}
+
+/// Reads a message. What this release does not know in it is an error, never skipped.
+pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Refusal> {
+    let bad = |message: String| Refusal {
+        reason: "BadMessage".to_owned(),
+        message,
+    };
+    let mut unknown = Vec::new();
+    let mut reader = serde_json::Deserializer::from_slice(bytes);
+    let message = serde_ignored::deserialize(&mut reader, |path| unknown.push(path.to_string()))
+        .and_then(|message| reader.end().map(|()| message))
+        .map_err(|error| bad(error.to_string()))?;
+    match unknown.first() {
+        None => Ok(message),
+        Some(field) => Err(bad(format!(
+            "the field {field} is not known here: is the other side newer?"
+        ))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Config, Docker};
+
+    fn push() -> Push {
+        let layer = Layer {
+            uid: "u".into(),
+            name: "n".into(),
+            priority: 1,
+            created: jiff::Timestamp::UNIX_EPOCH,
+            digest: "d".into(),
+            deletion_policy: DeletionPolicy::Restore,
+            config: Config {
+                docker: Some(Docker::default()),
+                ..Config::default()
+            },
+        };
+        let release = Release {
+            uid: "r".into(),
+            name: "s".into(),
+            policy: DeletionPolicy::Retain,
+        };
+        Push::new(
+            "node-1".into(),
+            Policy::default(),
+            vec![layer],
+            vec![release],
+        )
+    }
+
+    #[test]
+    fn a_push_travels_whole() {
+        let sent = push();
+        let received: Push = decode(&serde_json::to_vec(&sent).unwrap()).unwrap();
+        assert_eq!(received, sent);
+        assert_eq!(refuse(&received, "node-1"), None);
+    }
+
+    #[test]
+    fn the_digest_covers_every_part() {
+        let sent = push();
+        for change in [
+            |p: &mut Push| p.policy.allowed.push("/etc/x".into()),
+            |p: &mut Push| p.layers[0].priority = 2,
+            |p: &mut Push| p.releases.clear(),
+            |p: &mut Push| p.digest.push('0'),
+        ] {
+            let mut changed = sent.clone();
+            change(&mut changed);
+            assert_eq!(refuse(&changed, "node-1").unwrap().reason, "Digest");
+        }
+    }
+
+    #[test]
+    fn another_node_or_version_is_refused() {
+        let refusal = refuse(&push(), "node-2").unwrap();
+        assert_eq!(
+            refusal.to_string(),
+            "WrongNode: the push is for node node-1, this is node node-2"
+        );
+        let newer = Push {
+            wire: VERSION + 1,
+            ..push()
+        };
+        assert_eq!(refuse(&newer, "node-1").unwrap().reason, "WireVersion");
+    }
+
+    #[test]
+    fn what_is_not_known_is_refused() {
+        let mut value = serde_json::to_value(push()).unwrap();
+        value["layers"][0]["config"]["wings"] = serde_json::json!({"span": 2});
+        let refusal = decode::<Push>(value.to_string().as_bytes()).unwrap_err();
+        assert_eq!(
+            refusal.to_string(),
+            "BadMessage: the field layers.0.config.wings is not known here: is the other side newer?"
+        );
+        for text in ["", "{", "null", "{} {}", "\u{0}"] {
+            assert_eq!(
+                decode::<Push>(text.as_bytes()).unwrap_err().reason,
+                "BadMessage",
+                "{text}"
+            );
+        }
+        let mut doubled = serde_json::to_vec(&push()).unwrap();
+        doubled.extend_from_slice(b" x");
+        assert!(decode::<Push>(&doubled).is_err());
+    }
+
+    #[test]
+    fn failures_are_not_settled() {
+        let layer = |outcome| LayerReport {
+            uid: String::new(),
+            name: String::new(),
+            digest: String::new(),
+            in_force: None,
+            outcome,
+            message: String::new(),
+            violations: vec![],
+            conflicts: vec![],
+            pending: vec![],
+        };
+        let release = |done| ReleaseReport {
+            uid: String::new(),
+            name: String::new(),
+            done,
+            message: String::new(),
+            foreign: vec![],
+        };
+        let report = |outcome, done| Report {
+            layers: vec![layer(outcome)],
+            releases: vec![release(done)],
+            ..Report::default()
+        };
+        assert!(report(Outcome::Applied, true).is_settled());
+        assert!(report(Outcome::Refused, true).is_settled());
+        assert!(!report(Outcome::Failed, true).is_settled());
+        assert!(!report(Outcome::Applied, false).is_settled());
+    }
+}
