@@ -1,0 +1,149 @@
+//! Edict's images: built, put into the local engine, brought to the nodes.
+//!
+//! Each is one static binary and nothing else. Its tag is its content, so what
+//! has not changed is neither imported nor loaded again, and what has changed can
+//! never be taken for what was there before.
+
+use std::env;
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use sha2::{Digest as _, Sha256};
+
+use crate::cluster::Provider;
+use crate::process::Process;
+use crate::progress::Step;
+use crate::settings::Settings;
+
+/// A release build of everything from nothing, on a busy machine.
+const BUILD: Duration = Duration::from_mins(45);
+
+/// A static binary of this project was under 5 MB when this was written; one that
+/// is four times as large has something in it that nobody meant.
+const LARGEST: usize = 20 << 20;
+
+/// The images of one state of the sources, by name and tag.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Images {
+    /// `edict/operator:<content>`.
+    pub operator: String,
+    /// `edict/agent:<content>`.
+    pub agent: String,
+}
+
+impl Images {
+    /// Builds both and puts them into the local engine.
+    pub async fn build(settings: &Settings) -> Result<Self> {
+        let step = Step::begin("images");
+        let folder = compile(settings, &step).await?;
+        let images = Self {
+            operator: import(&folder, "operator", &step).await?,
+            agent: import(&folder, "agent", &step).await?,
+        };
+        step.done(&format!("{} {}", images.operator, images.agent));
+        Ok(images)
+    }
+
+    /// Brings both to every node that lacks them.
+    pub async fn load(&self, provider: &dyn Provider) -> Result<()> {
+        let step = Step::begin("load");
+        provider.load(&self.operator).await?;
+        provider.load(&self.agent).await?;
+        step.done("both images are on all nodes");
+        Ok(())
+    }
+}
+
+/// Compiles both binaries and gives the folder that they are in. The flags of
+/// static binaries have a target folder of their own, or every other build would
+/// start from nothing after this one.
+async fn compile(settings: &Settings, step: &Step) -> Result<PathBuf> {
+    let host = host().await?;
+    let target = settings.root.join("target/image");
+    let mut cargo = Process::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+        .args(["build", "--release", "--locked", "--target", &host])
+        .args(["--package", "edict-operator", "--package", "edict-agent"])
+        .env("CARGO_TARGET_DIR", &target)
+        .env("RUSTFLAGS", "-C target-feature=+crt-static")
+        .env("CARGO_TERM_PROGRESS_WHEN", "never")
+        .folder(&settings.root)
+        .within(BUILD);
+    // What cargo tells the test that runs this is not meant for another cargo.
+    for (name, _) in env::vars_os() {
+        let text = name.to_string_lossy();
+        if ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_EXE_"]
+            .iter()
+            .any(|prefix| text.starts_with(prefix))
+        {
+            cargo = cargo.env_remove(&name);
+        }
+    }
+    cargo
+        .env_remove("CARGO_ENCODED_RUSTFLAGS")
+        .text_with_progress(|line| {
+            // Without a terminal a line for each of 300 crates says nothing.
+            if line.contains("Compiling edict") || line.contains("Blocking") {
+                step.note(line);
+            }
+        })
+        .await
+        .context("Edict's binaries cannot be built")?;
+    Ok(target.join(host).join("release"))
+}
+
+/// Imports one binary, unless an image of that content is there.
+async fn import(folder: &std::path::Path, name: &str, step: &Step) -> Result<String> {
+    let program = format!("edict-{name}");
+    let path = folder.join(&program);
+    let binary = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    if binary.len() > LARGEST {
+        bail!(
+            "{program} has {} MB: more than {} belong in no image",
+            binary.len() >> 20,
+            LARGEST >> 20
+        );
+    }
+    let content = format!("{:x}", Sha256::digest(&binary));
+    let image = format!("edict/{name}:{}", &content[..12]);
+    let present = Process::new("docker")
+        .args(["image", "inspect", &image])
+        .output()
+        .await?;
+    if present.success() {
+        return Ok(image);
+    }
+    step.note(&format!("importing {image}"));
+    let archive = Process::new("tar")
+        .args([
+            "--create",
+            "--owner=0",
+            "--group=0",
+            "--mode=0755",
+            "--mtime=@0",
+            "--directory",
+        ])
+        .arg(folder)
+        .arg(&program)
+        .bytes()
+        .await?;
+    Process::new("docker")
+        .args([
+            "import",
+            "--change",
+            &format!("ENTRYPOINT [\"/{program}\"]"),
+            "-",
+            &image,
+        ])
+        .stdin(archive)
+        .text()
+        .await?;
+    Ok(image)
+}
+
+async fn host() -> Result<String> {
+    let said = Process::new("rustc").arg("-vV").text().await?;
+    let host = said.lines().find_map(|line| line.strip_prefix("host: "));
+    Ok(host.context("rustc -vV names no host")?.to_owned())
+}

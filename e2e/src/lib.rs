@@ -1,0 +1,46 @@
+//! Boots real clusters of several masters, installs Edict on them as its README
+//! says, and lets a test read what lands in `/etc` of every node.
+//!
+//! A test says what it is called and what it does; everything before and after is
+//! here: an engine, a node image, a cluster, Edict's own images, the installation,
+//! the evidence of a failure, and cleaning up.
+//!
+//! ```no_run
+//! #[tokio::test]
+//! async fn motd_on_masters() -> anyhow::Result<()> {
+//!     e2e::test("motd-on-masters", async |ctx| {
+//!         ctx.apply("kind: NodeConfig ...").await?;
+//!         for node in ctx.masters() {
+//!             node.read("/etc/motd").await?;
+//!         }
+//!         Ok(())
+//!     })
+//!     .await
+//! }
+//! ```
+//!
+//! # Assumptions
+//!
+//! Linux, and either a docker engine with `kind` and `kubectl` on `PATH` and a
+//! registry within reach, or root on Debian with Go, where all of these are made.
+
+pub mod cli;
+pub mod cluster;
+pub mod container;
+pub mod context;
+pub mod demo;
+pub mod dump;
+pub mod image;
+pub mod install;
+pub mod machine;
+pub mod node;
+pub mod process;
+pub mod progress;
+pub mod session;
+pub mod settings;
+pub mod wait;
+
+pub use cluster::Cluster;
+pub use context::Context;
+pub use node::{Node, Role};
+pub use session::test;
