@@ -40,7 +40,9 @@ impl Layer {
     }
 }
 
-/// What becomes of a node's files when a `NodeConfig` leaves it.
+/// What becomes of the files and keys when the NodeConfig is deleted or no longer meant for a node.
+/// Restore (the default) gives everything back as it was, but leaves alone what somebody else
+/// changed meanwhile; RestoreForced gives that back too; Retain leaves everything as it is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum DeletionPolicy {
     /// Every file and key is given back as it was before; what somebody else changed meanwhile is

@@ -25,13 +25,18 @@ pub struct Docker {
     /// and a host, for example "https://mirror.example.com". No user name, query or fragment:
     /// Docker refuses those.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 64), inner(length(min = 1, max = 512)), extend("x-kubernetes-list-type" = "atomic"))]
+    #[schemars(length(max = 64), inner(length(min = 1, max = 512)), extend("x-kubernetes-list-type" = "atomic", "x-kubernetes-validations" = [
+        {"rule": "self.all(url, url.matches('^https?://[^/?#@]'))", "message": "each must be a URL that begins with http:// or https:// and names a host, for example https://mirror.example.com"},
+        {"rule": "self.all(url, !url.matches('[?#]') && !url.matches('^https?://[^/]*@'))", "message": "none may have a user name, password, query or fragment: Docker refuses a mirror that has them"},
+    ]))]
     pub registry_mirrors: Option<Vec<String>>,
     /// Registries that may be used over plain HTTP or with a certificate that nobody vouches for.
     /// Each is a host, a host with a port, or a range of addresses, for example
     /// "registry.example.com:5000" or "10.20.0.0/16".
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 64), inner(length(min = 1, max = 512)), extend("x-kubernetes-list-type" = "atomic"))]
+    #[schemars(length(max = 64), inner(length(min = 1, max = 512)), extend("x-kubernetes-list-type" = "atomic", "x-kubernetes-validations" = [
+        {"rule": "self.all(registry, !registry.contains('://'))", "message": "each must be a host, host:port or an address range, without http:// or https://"},
+    ]))]
     pub insecure_registries: Option<Vec<String>>,
 }
 

@@ -30,6 +30,7 @@ pub struct File {
     #[schemars(length(min = 1, max = 512), extend("x-kubernetes-validations" = [
         {"rule": "self.startsWith('/etc/')", "message": "must be an absolute path under /etc/, for example /etc/motd"},
         {"rule": "!self.split('/').exists(part, part == '..' || part == '.')", "message": "must not have '.' or '..' in it: write the path that is meant"},
+        {"rule": path::forbidden_rule(), "message": "is a path that no setting allows (accounts, sudo, ssh, the cluster's own keys): change it by the host's own means"},
     ]))]
     pub path: String,
     /// What the file says, all of it. 64 KiB at most, and 192 KiB for all files of one NodeConfig.

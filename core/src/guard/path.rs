@@ -127,6 +127,16 @@ pub const FORBIDDEN: &[&str] = &[
     "/etc/sudo*",
 ];
 
+/// [`FORBIDDEN`] as a CEL rule on a path, for the API server's own refusal.
+pub fn forbidden_rule() -> String {
+    let names: Vec<_> = FORBIDDEN
+        .iter()
+        .map(|place| place.trim_start_matches("/etc/"))
+        .collect();
+    let names = names.join("|").replace('.', "[.]").replace('*', "[^/]*");
+    format!("!self.matches('^/etc/({names})(/.*)?$')")
+}
+
 /// Whether `path` is the place, or in it.
 fn covers(place: &str, path: &str) -> bool {
     match place.strip_suffix('*') {
@@ -274,6 +284,25 @@ mod tests {
             "path-forbidden"
         );
         assert_eq!(verdict("/etc/cron.daily/x", &[], &[]), "path-executes");
+    }
+
+    #[test]
+    fn the_api_server_refuses_what_is_forbidden() {
+        let rule = forbidden_rule();
+        let pattern = rule
+            .trim_start_matches("!self.matches('")
+            .trim_end_matches("')");
+        let pattern = regex::Regex::new(pattern).unwrap();
+        for place in FORBIDDEN {
+            assert!(pattern.is_match(place.trim_end_matches('*')), "{place}");
+            assert!(
+                pattern.is_match(&format!("{}/x", place.trim_end_matches('*'))),
+                "{place}"
+            );
+        }
+        for place in ALLOWED {
+            assert!(!pattern.is_match(place), "{place}");
+        }
     }
 
     #[test]

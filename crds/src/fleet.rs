@@ -1,0 +1,80 @@
+//! `Fleet`: the installation.
+
+use edict_core::guard::Policy;
+use k8s_openapi::api::core::v1::{ResourceRequirements, Toleration};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::CustomResource;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// The one name that a Fleet may have.
+pub const NAME: &str = "default";
+
+/// How Edict itself is installed on the nodes.
+#[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[kube(
+    group = "edict.dev",
+    version = "v1alpha1",
+    kind = "Fleet",
+    plural = "fleets",
+    category = "edict",
+    status = "FleetStatus",
+    derive = "Default",
+    derive = "PartialEq",
+    doc = "The Fleet is the installation: creating the one named default brings up an agent on every Linux node, with the certificates that it and the operator need. It also says where NodeConfigs may write.",
+    validation = kube::core::Rule::new("self.metadata.name == 'default'").message("there is one Fleet, and its name is default"),
+    printcolumn(name = "State", type_ = "string", json_path = ".status.state", description = "Ready when every agent runs"),
+    printcolumn(name = "Agents", type_ = "integer", json_path = ".status.agents", description = "Nodes that should have an agent"),
+    printcolumn(name = "Ready", type_ = "integer", json_path = ".status.ready", description = "Nodes whose agent runs"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+)]
+pub struct FleetSpec {
+    /// The agents.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent: Option<Agent>,
+    /// Where NodeConfigs may write files, and may not, beyond the tables that are built in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paths: Option<Policy>,
+}
+
+/// How agents run.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Agent {
+    /// Image of the agent. If left out, the one that belongs to the operator's own release.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 512))]
+    pub image: Option<String>,
+    /// Taints that agents tolerate. If left out, all of them: a node that keeps pods off needs its
+    /// configuration too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "atomic"))]
+    pub tolerations: Option<Vec<Toleration>>,
+    /// CPU and memory of each agent. If left out, it asks for 10m and 16Mi and may have 128Mi.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resources: Option<ResourceRequirements>,
+}
+
+/// How far the installation has come.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct FleetStatus {
+    /// The generation of the spec that this status speaks of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// Ready, Progressing or Failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32))]
+    pub state: Option<String>,
+    /// Nodes that should have an agent.
+    #[serde(default)]
+    pub agents: u32,
+    /// Nodes whose agent runs.
+    #[serde(default)]
+    pub ready: u32,
+    /// Ready: every agent runs.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
+    pub conditions: Vec<Condition>,
+}

@@ -1,0 +1,274 @@
+//! `NodeState`: what one node should have, and has.
+
+use edict_core::layer::DeletionPolicy;
+use edict_core::wire::{Outcome, Written};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::CustomResource;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// What one node should run. Written by Edict's operator only.
+// spec: the rollout controller. status: the node controller.
+#[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[kube(
+    group = "edict.dev",
+    version = "v1alpha1",
+    kind = "NodeState",
+    plural = "nodestates",
+    shortname = "nst",
+    category = "edict",
+    status = "NodeStateStatus",
+    derive = "Default",
+    derive = "PartialEq",
+    doc = "A NodeState says what the node of its name should have and what it has: each NodeConfig's outcome, and each file and key with its owner. Edict's operator writes it; read it, don't edit it.",
+    printcolumn(
+        name = "State",
+        type_ = "string",
+        json_path = ".status.state",
+        description = "Whether the node's agent answers"
+    ),
+    printcolumn(
+        name = "Configs",
+        type_ = "string",
+        json_path = ".spec.layers[*].name",
+        description = "The NodeConfigs that this node should have"
+    ),
+    printcolumn(
+        name = "Agent",
+        type_ = "string",
+        json_path = ".status.agentVersion",
+        description = "Release of the node's agent"
+    ),
+    printcolumn(
+        name = "Age",
+        type_ = "date",
+        json_path = ".metadata.creationTimestamp"
+    ),
+    printcolumn(
+        name = "Message",
+        type_ = "string",
+        json_path = ".status.message",
+        priority = 1
+    )
+)]
+pub struct NodeStateSpec {
+    /// The revisions of NodeConfigs that this node should run.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 256), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["uid"]))]
+    pub layers: Vec<LayerRef>,
+    /// The NodeConfigs that leave this node; each stays here until the node's agent has given back
+    /// what it had.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 256), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["uid"]))]
+    pub releases: Vec<ReleaseRef>,
+}
+
+/// A revision of a NodeConfig that a node should run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LayerRef {
+    /// The NodeConfig's uid.
+    #[schemars(length(max = 64))]
+    pub uid: String,
+    /// The NodeConfig's name.
+    #[schemars(length(max = 253))]
+    pub name: String,
+    /// Name of the ControllerRevision.
+    #[schemars(length(max = 253))]
+    pub revision: String,
+    /// The NodeConfig's priority.
+    pub priority: i32,
+    /// When the NodeConfig was created.
+    pub created: Time,
+    /// What becomes of its files and keys when it leaves.
+    pub deletion_policy: DeletionPolicy,
+}
+
+/// A NodeConfig that leaves a node.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ReleaseRef {
+    /// The NodeConfig's uid.
+    #[schemars(length(max = 64))]
+    pub uid: String,
+    /// The NodeConfig's name.
+    #[schemars(length(max = 253))]
+    pub name: String,
+    /// What becomes of its files and keys.
+    pub policy: DeletionPolicy,
+}
+
+/// What a node has, as its agent said last.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeStateStatus {
+    /// The generation of the spec that the agent was given last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// Whether the node's agent answers: Ready, Unreachable, NoAgent or AgentTooOld.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<Contact>,
+    /// Why it does not, in a sentence.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 4096))]
+    pub message: String,
+    /// Release of the node's agent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    pub agent_version: Option<String>,
+    /// When the agent last took a desired state, or came back after it could not be reached.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_contact: Option<Time>,
+    /// What became of each NodeConfig here.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 256), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["uid"]))]
+    pub layers: Vec<LayerStatus>,
+    /// What became of each NodeConfig that leaves.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 256), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["uid"]))]
+    pub releases: Vec<ReleaseStatus>,
+    /// The files and keys that Edict has on this node, and whose they are.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 1024), extend("x-kubernetes-list-type" = "atomic"))]
+    pub resources: Vec<ResourceStatus>,
+    /// How many more resources there are than are listed here, to keep this object small.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resources_cut: Option<u32>,
+}
+
+/// Whether a node's agent answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Contact {
+    /// It answers.
+    Ready,
+    /// There is an agent, and it does not answer.
+    Unreachable,
+    /// No agent runs on the node.
+    NoAgent,
+    /// The agent does not know something that the operator would have to send.
+    AgentTooOld,
+}
+
+/// What became of one NodeConfig on a node.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LayerStatus {
+    /// The NodeConfig's uid.
+    #[schemars(length(max = 64))]
+    pub uid: String,
+    /// The NodeConfig's name.
+    #[schemars(length(max = 253))]
+    pub name: String,
+    /// Digest of the revision that the agent was given.
+    #[schemars(length(max = 64))]
+    pub digest: String,
+    /// Digest of the revision that is in force: the last good one where the given one failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    pub in_force: Option<String>,
+    /// How it ended.
+    pub outcome: OutcomeStatus,
+    /// Why, in a sentence.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 4096))]
+    pub message: String,
+    /// What another NodeConfig has that this one wanted too.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "atomic"))]
+    pub conflicts: Vec<ConflictStatus>,
+    /// The systemd units that still run with what they read before.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), inner(length(max = 256)), extend("x-kubernetes-list-type" = "atomic"))]
+    pub pending: Vec<String>,
+}
+
+/// How a NodeConfig ended on a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum OutcomeStatus {
+    /// All of it that does not collide with another NodeConfig is in force.
+    Applied,
+    /// The files are written; a unit has yet to reread them.
+    PendingReload,
+    /// The node's agent refused it: nothing of it was written.
+    Refused,
+    /// It could not be applied and the node was put back.
+    Failed,
+}
+
+/// Something that another NodeConfig has.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ConflictStatus {
+    /// Path of the file.
+    #[schemars(length(max = 512))]
+    pub path: String,
+    /// The key in it; absent where the whole file is meant.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 512))]
+    pub key: Option<String>,
+    /// Name of the NodeConfig that has it.
+    #[schemars(length(max = 253))]
+    pub winner: String,
+}
+
+/// What became of one NodeConfig that leaves a node.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ReleaseStatus {
+    /// The NodeConfig's uid.
+    #[schemars(length(max = 64))]
+    pub uid: String,
+    /// The NodeConfig's name.
+    #[schemars(length(max = 253))]
+    pub name: String,
+    /// Whether it is gone from the node.
+    pub done: bool,
+    /// Why it is not, or what was left alone, in a sentence.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 4096))]
+    pub message: String,
+}
+
+/// One file or key that Edict has on a node.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ResourceStatus {
+    /// Path of the file, symlinks resolved.
+    #[schemars(length(max = 512))]
+    pub path: String,
+    /// The key in it; absent where the whole file is meant.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 512))]
+    pub key: Option<String>,
+    /// Name of the NodeConfig that owns it.
+    #[schemars(length(max = 253))]
+    pub owner: String,
+    /// How it was written last: Replaced, InPlace (the path is a mount point) or Unchanged (it said
+    /// so already).
+    #[schemars(length(max = 32))]
+    pub result: String,
+}
+
+impl From<Outcome> for OutcomeStatus {
+    fn from(outcome: Outcome) -> Self {
+        match outcome {
+            Outcome::Applied => Self::Applied,
+            Outcome::PendingReload => Self::PendingReload,
+            Outcome::Refused => Self::Refused,
+            Outcome::Failed => Self::Failed,
+        }
+    }
+}
+
+impl ResourceStatus {
+    /// The word for how a file was written.
+    pub fn result(written: Written) -> String {
+        match written {
+            Written::Replaced => "Replaced",
+            Written::InPlace => "InPlace",
+            Written::Unchanged => "Unchanged",
+        }
+        .to_owned()
+    }
+}
