@@ -1,0 +1,511 @@
+//! The agent itself: takes pushes, one at a time, and does them layer by layer, each layer in one
+//! transaction.
+//!
+//! ```text
+//! begin   originals and ledger on disk, marked open
+//! commit  folders, temporary files, renames        (an error: all of it is put back)
+//! end     layers and ledger on disk, not open
+//! ```
+//!
+//! An agent that starts and finds an open transaction brings the files to what the layers in force
+//! say, which takes back whatever the transaction had done.
+
+mod locate;
+mod report;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use edict_core::digest;
+use edict_core::guard::Policy;
+use edict_core::layer::{DeletionPolicy, Layer};
+use edict_core::resolve::Resolution;
+use edict_core::wire::{self, Event, Hello, LayerReport, Outcome, Push, Refusal, Release};
+use edict_core::wire::{ReleaseReport, Report, Written};
+
+use crate::commit::{self, Commit};
+use crate::host::{Host, Seen, explain};
+use crate::ledger::{Ledger, Original};
+use crate::plan::{Facts, Plan, plan};
+use crate::state::{self, InForce, State, Store, resolution};
+
+/// The agent of one node.
+pub struct Agent {
+    node: String,
+    host: Box<dyn Host>,
+    store: Store,
+    /// Held by the push that is being done.
+    turn: Mutex<()>,
+    /// As it is on disk.
+    state: Mutex<State>,
+}
+
+/// Why a transaction did not happen.
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    #[error("{path} can't be read: {}", explain(.source))]
+    Look {
+        path: String,
+        source: std::io::Error,
+    },
+    #[error(transparent)]
+    Plan(#[from] crate::plan::Error),
+    #[error(transparent)]
+    Commit(#[from] commit::Error),
+    #[error(transparent)]
+    State(#[from] state::Error),
+    #[error("{state}; and what was changed can't be put back: {path}: {}", explain(.source))]
+    Left {
+        state: state::Error,
+        path: String,
+        source: std::io::Error,
+    },
+}
+
+/// What a transaction did.
+struct Changed {
+    written: BTreeMap<String, Written>,
+    foreign: Vec<String>,
+}
+
+impl Agent {
+    /// The agent of `node`. Finishes what an agent before it left half done.
+    pub fn open(node: String, host: impl Host, store: Store) -> Result<Self, state::Error> {
+        let state = store.load()?;
+        let agent = Self {
+            node,
+            host: Box::new(host),
+            store,
+            turn: Mutex::new(()),
+            state: Mutex::new(state),
+        };
+        agent.tidy();
+        let mut round = Round::new(&agent, Policy::default());
+        if let Err(error) = round.recover() {
+            tracing::error!(
+                error = &error as &dyn std::error::Error,
+                "an interrupted change can't be put back yet; it is tried again with the next push"
+            );
+        }
+        Ok(agent)
+    }
+
+    /// The name of the node.
+    pub fn node(&self) -> &str {
+        &self.node
+    }
+
+    /// Who the agent is and what it has.
+    pub fn hello(&self) -> Hello {
+        let state = locked(&self.state);
+        Hello {
+            wire: wire::VERSION,
+            node: self.node.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            blocks: edict_core::config::Config::BLOCKS
+                .iter()
+                .map(ToString::to_string)
+                .collect(),
+            layers: state.held(),
+            report: state.report.clone(),
+        }
+    }
+
+    /// Why a push is refused before anything of it is done.
+    pub fn refuse(&self, push: &Push) -> Option<Refusal> {
+        wire::refuse(push, &self.node).or_else(|| {
+            let mut named = BTreeSet::new();
+            let layers = push.layers.iter().map(|layer| (&layer.uid, &layer.name));
+            let releases = push
+                .releases
+                .iter()
+                .map(|leaves| (&leaves.uid, &leaves.name));
+            let twice = layers.chain(releases).find(|(uid, _)| !named.insert(*uid));
+            twice.map(|(_, name)| Refusal {
+                reason: "BadMessage".to_owned(),
+                message: format!("layer {name} is named more than once"),
+            })
+        })
+    }
+
+    /// Does a push, and says what it does. Another one waits until it is done.
+    pub fn push(&self, push: &Push, say: &mut dyn FnMut(Event)) -> Report {
+        let _turn = locked(&self.turn);
+        let mut round = Round::new(self, push.policy.clone());
+        if let Err(error) = round.recover() {
+            tracing::error!(
+                error = &error as &dyn std::error::Error,
+                "an interrupted change can't be put back yet"
+            );
+        }
+        let mut report = Report {
+            digest: push.digest.clone(),
+            ..Report::default()
+        };
+        for release in &push.releases {
+            let released = round.release(release);
+            say(Event::Released(released.clone()));
+            report.releases.push(released);
+        }
+        let mut layers: Vec<_> = push.layers.iter().collect();
+        layers.sort_by(|a, b| a.precedence().cmp(&b.precedence()));
+        for layer in layers {
+            let applied = round.layer(layer);
+            say(Event::Layer(applied.clone()));
+            report.layers.push(applied);
+        }
+        round.finish(&mut report);
+        say(Event::Done(report.clone()));
+        report
+    }
+
+    /// Finishes and clears away what a crash left behind. Nothing of it is needed to go on.
+    fn tidy(&self) {
+        if let Err(error) = commit::redo(&*self.host, &self.store) {
+            let error: &dyn std::error::Error = &error;
+            tracing::error!(
+                error,
+                "a file that was being written in place is unfinished"
+            );
+        }
+        let state = locked(&self.state);
+        let held = state.layers.values().flat_map(InForce::touches);
+        let folders: BTreeSet<_> = held
+            .chain(state.ledger.paths().cloned())
+            .filter_map(|path| Some(path.rsplit_once('/')?.0.to_owned()))
+            .collect();
+        for folder in folders {
+            if let Err(error) = self.host.sweep(&folder) {
+                let error: &dyn std::error::Error = &error;
+                tracing::warn!(error, folder, "temporary files can't be looked for");
+            }
+        }
+    }
+}
+
+/// One push under way.
+struct Round<'a> {
+    agent: &'a Agent,
+    policy: Policy,
+    state: State,
+    /// How each file was written in this round.
+    written: BTreeMap<String, Written>,
+}
+
+impl<'a> Round<'a> {
+    fn new(agent: &'a Agent, policy: Policy) -> Self {
+        Self {
+            agent,
+            policy,
+            state: locked(&agent.state).clone(),
+            written: BTreeMap::new(),
+        }
+    }
+
+    /// Takes back what an interrupted transaction did, by doing what the layers in force say.
+    fn recover(&mut self) -> Result<(), Error> {
+        if !self.state.open {
+            return Ok(());
+        }
+        tracing::info!("taking back an interrupted change");
+        let everything: BTreeSet<_> = self.state.ledger.paths().cloned().collect();
+        self.transact(
+            self.state.layers.clone(),
+            everything,
+            DeletionPolicy::Restore,
+        )?;
+        Ok(())
+    }
+
+    fn release(&mut self, release: &Release) -> ReleaseReport {
+        let Release { uid, name, policy } = release.clone();
+        let mut report = ReleaseReport {
+            uid,
+            name,
+            done: true,
+            message: String::new(),
+            foreign: Vec::new(),
+        };
+        let mut next = self.state.layers.clone();
+        let Some(leaves) = next.remove(&release.uid) else {
+            return report;
+        };
+        match self.transact(next, leaves.touches(), policy) {
+            Ok(changed) => {
+                let unread = report::unread(&leaves.resources(), |path| {
+                    changed.written.contains_key(path)
+                });
+                report.message = report::sentences([
+                    report::left_alone(&changed.foreign),
+                    report::to_reload(&unread),
+                ]);
+                report.foreign = changed.foreign;
+            }
+            Err(error) => {
+                report.done = false;
+                report.message = self.tell(&release.name, &error);
+            }
+        }
+        report
+    }
+
+    fn layer(&mut self, layer: &Layer) -> LayerReport {
+        let mut report = LayerReport {
+            uid: layer.uid.clone(),
+            name: layer.name.clone(),
+            digest: layer.digest.clone(),
+            in_force: None,
+            outcome: Outcome::Refused,
+            message: String::new(),
+            violations: layer.config.check(&self.policy),
+            conflicts: Vec::new(),
+            pending: Vec::new(),
+        };
+        if layer.digest != digest::of(&layer.config) {
+            report.message = "the digest is not that of the configuration: was it changed on its \
+                              way, or made by another release?"
+                .to_owned();
+        } else if report.violations.is_empty() {
+            match locate::locate(&*self.agent.host, layer, &self.policy) {
+                Err(error) => {
+                    report.outcome = Outcome::Failed;
+                    report.message = error.to_string();
+                }
+                Ok(located) if !located.violations.is_empty() => {
+                    report.violations = located.violations;
+                }
+                Ok(located) => self.apply(layer, located.paths, &mut report),
+            }
+        }
+        if report.message.is_empty() && !report.violations.is_empty() {
+            report.message = report::refused(&report.violations);
+        }
+        self.complete(&mut report, &resolution(&self.state.layers));
+        report
+    }
+
+    fn apply(&mut self, layer: &Layer, paths: BTreeMap<String, String>, report: &mut LayerReport) {
+        let held = InForce {
+            layer: layer.clone(),
+            paths,
+        };
+        let mut touched = held.touches();
+        let mut next = self.state.layers.clone();
+        if let Some(before) = next.insert(layer.uid.clone(), held) {
+            touched.extend(before.touches());
+        }
+        // What a new revision leaves out is given back; the policy is for the layer as a whole.
+        match self.transact(next, touched, DeletionPolicy::Restore) {
+            Ok(changed) => {
+                report.outcome = Outcome::Applied;
+                report.message = report::left_alone(&changed.foreign);
+            }
+            Err(error) => {
+                report.outcome = Outcome::Failed;
+                report.message = self.tell(&layer.name, &error);
+            }
+        }
+    }
+
+    /// What of a report hangs on everything that is in force.
+    fn complete(&self, report: &mut LayerReport, resolution: &Resolution) {
+        let held = self.state.layers.get(&report.uid);
+        report.in_force = held.map(|held| held.layer.digest.clone());
+        report.conflicts = resolution
+            .conflicts
+            .iter()
+            .filter(|conflict| conflict.loser == report.uid)
+            .cloned()
+            .collect();
+        let unread = held.map_or_else(Vec::new, |held| {
+            report::unread(&held.resources(), |path| {
+                report::owns(resolution, &report.uid, path)
+            })
+        });
+        report.pending = unread.iter().map(|unit| unit.name.clone()).collect();
+        let good = matches!(report.outcome, Outcome::Applied | Outcome::PendingReload);
+        if good && !unread.is_empty() {
+            // Units are not reloaded by this release: it is never `Applied` then.
+            if report.outcome == Outcome::Applied {
+                let message = std::mem::take(&mut report.message);
+                report.message = report::sentences([message, report::to_reload(&unread)]);
+            }
+            report.outcome = Outcome::PendingReload;
+        }
+    }
+
+    /// Completes the report now that everything is done, and saves it.
+    fn finish(&mut self, report: &mut Report) {
+        let resolution = resolution(&self.state.layers);
+        for layer in &mut report.layers {
+            self.complete(layer, &resolution);
+        }
+        report.resources = report::resources(&resolution, &self.state.layers, &self.written);
+        let state = State {
+            report: Some(report.clone()),
+            ..self.state.clone()
+        };
+        let saved = if state == self.state {
+            Ok(())
+        } else {
+            self.save(state)
+        };
+        if let Err(error) = saved.and_then(|()| self.forget()) {
+            let error: &dyn std::error::Error = &error;
+            tracing::error!(error, "the report can't be kept");
+        }
+    }
+
+    /// Forgets originals that have been given back.
+    fn forget(&self) -> Result<(), state::Error> {
+        let Agent { store, .. } = self.agent;
+        if self.state.open || store.redo()?.is_some() {
+            return Ok(());
+        }
+        store.forget_all_but(&self.state.ledger.blobs())
+    }
+
+    /// Brings the host from the layers in force to those in `next`, whole or not at all.
+    fn transact(
+        &mut self,
+        next: BTreeMap<String, InForce>,
+        mut touched: BTreeSet<String>,
+        leaving: DeletionPolicy,
+    ) -> Result<Changed, Error> {
+        let (before, after) = (resolution(&self.state.layers), resolution(&next));
+        touched.extend(differences(&before, &after));
+        let seen = self.look(&touched)?;
+        let originals = self.originals(&touched)?;
+        let facts = Facts {
+            seen: &seen,
+            ledger: &self.state.ledger,
+            originals: &originals,
+            owner: self.agent.host.owner(),
+        };
+        let plan = plan(&after, &touched, facts, leaving)?;
+        let end = State {
+            layers: next,
+            ledger: plan.ledger.clone(),
+            open: false,
+            ..self.state.clone()
+        };
+        let written = self.commit(&plan, &seen, end)?;
+        for (path, how) in &written {
+            self.written.insert(path.clone(), *how);
+        }
+        Ok(Changed {
+            written,
+            foreign: plan.foreign,
+        })
+    }
+
+    fn commit(
+        &mut self,
+        plan: &Plan,
+        seen: &BTreeMap<String, Seen>,
+        end: State,
+    ) -> Result<BTreeMap<String, Written>, Error> {
+        if end == self.state {
+            return Ok(BTreeMap::new());
+        }
+        let Agent { host, store, .. } = self.agent;
+        for (sha256, content) in &plan.blobs {
+            store.keep(sha256, content)?;
+        }
+        let before = self.state.clone();
+        self.save(State {
+            ledger: Ledger::between(&before.ledger, &end.ledger),
+            open: true,
+            ..before.clone()
+        })?;
+        let mut commit = Commit::new(&**host, store, seen);
+        let written = match commit.carry_out(plan) {
+            Ok(written) => written,
+            Err(error) => {
+                if matches!(error, commit::Error::PutBack { .. }) {
+                    self.save(before)?;
+                }
+                return Err(error.into());
+            }
+        };
+        if let Err(state) = self.save(end) {
+            return Err(match commit.put_back() {
+                Ok(()) => {
+                    // Where this fails too, the transaction is still marked open.
+                    self.save(before)?;
+                    state.into()
+                }
+                Err((path, _, source)) => Error::Left {
+                    state,
+                    path,
+                    source,
+                },
+            });
+        }
+        Ok(written)
+    }
+
+    fn look(&self, touched: &BTreeSet<String>) -> Result<BTreeMap<String, Seen>, Error> {
+        let look = |path: &String| match self.agent.host.look(path) {
+            Ok(seen) => Ok((path.clone(), seen)),
+            Err(source) => Err(Error::Look {
+                path: path.clone(),
+                source,
+            }),
+        };
+        touched.iter().map(look).collect()
+    }
+
+    /// The kept contents of these paths. One that is lost is missed only where it is needed.
+    fn originals(&self, touched: &BTreeSet<String>) -> Result<BTreeMap<String, Vec<u8>>, Error> {
+        let Ledger { files, keys, .. } = &self.state.ledger;
+        let mut originals = BTreeMap::new();
+        for path in touched {
+            let file = files.get(path).map(|entry| &entry.original);
+            let keys = keys.get(path).map(|entry| &entry.original);
+            for blob in file.into_iter().chain(keys).filter_map(Original::blob) {
+                if let Some(content) = self.agent.store.original(blob)? {
+                    originals.insert(blob.to_owned(), content);
+                }
+            }
+        }
+        Ok(originals)
+    }
+
+    /// Saves the state; what is in memory is what is on disk.
+    fn save(&mut self, state: State) -> Result<(), state::Error> {
+        self.agent.store.save(&state)?;
+        locked(&self.agent.state).clone_from(&state);
+        self.state = state;
+        Ok(())
+    }
+
+    /// Logs an error at this boundary, and says it in a sentence.
+    fn tell(&self, layer: &str, error: &Error) -> String {
+        let node = self.agent.node.as_str();
+        let error: &dyn std::error::Error = error;
+        tracing::warn!(error, layer, node, "a layer could not be changed");
+        edict_core::guard::text::mask(&error.to_string()).into_owned()
+    }
+}
+
+/// The paths that two resolutions want to be different.
+fn differences(before: &Resolution, after: &Resolution) -> BTreeSet<String> {
+    fn differing<T: PartialEq>(
+        before: &BTreeMap<String, T>,
+        after: &BTreeMap<String, T>,
+    ) -> BTreeSet<String> {
+        let all = before.keys().chain(after.keys());
+        all.filter(|path| before.get(*path) != after.get(*path))
+            .cloned()
+            .collect()
+    }
+    let mut paths = differing(&before.files, &after.files);
+    paths.extend(differing(&before.keys, &after.keys));
+    paths
+}
+
+/// A panic in a push leaves nothing half done in memory: that is only ever replaced as a whole.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

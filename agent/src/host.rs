@@ -1,0 +1,151 @@
+//! The host's `/etc`, as the agent reaches it: one trait, so that tests can stand between the agent
+//! and the disk, and one real implementation, [`Rooted`].
+//!
+//! Paths are always those of the host (`/etc/motd`), with every symlink resolved beforehand by
+//! [`path::resolve`]. No operation follows a symlink: where one has appeared in the meantime, the
+//! operation fails.
+
+pub mod mount;
+pub mod path;
+mod rooted;
+
+use std::io;
+
+use edict_core::resource::Owner;
+use serde::{Deserialize, Serialize};
+
+pub use rooted::Rooted;
+
+/// The most bytes that a file may have to be looked into or kept: it is held in memory.
+pub const FILE_MAX: u64 = 10 * 1024 * 1024;
+
+/// What `/etc` can be asked and told.
+pub trait Host: Send + Sync + 'static {
+    /// What is at `path` itself, without following a symlink there.
+    fn entry(&self, path: &str) -> io::Result<Entry>;
+    /// Everything that a plan has to know about `path`.
+    fn look(&self, path: &str) -> io::Result<Seen>;
+    /// Who owns a file that nobody says otherwise of.
+    fn owner(&self) -> Owner;
+    /// Makes the folder `path`; its parent is there.
+    fn make_folder(&self, path: &str) -> io::Result<()>;
+    /// Removes the folder `path` if there is nothing in it; says whether it is gone.
+    fn remove_folder(&self, path: &str) -> io::Result<bool>;
+    /// Writes what is to be at `path` to a temporary file beside it, safe on disk.
+    fn stage(&self, path: &str, whole: &Whole) -> io::Result<Staged>;
+    /// Puts the staged file where it belongs, in one step, safe on disk.
+    fn publish(&self, staged: &Staged) -> io::Result<()>;
+    /// Removes a staged file that is not wanted any more.
+    fn discard(&self, staged: &Staged) -> io::Result<()>;
+    /// Writes over the file at `path` without replacing it: not atomic, for mount points only.
+    fn overwrite(&self, path: &str, whole: &Whole) -> io::Result<()>;
+    /// Removes the file at `path`.
+    fn remove(&self, path: &str) -> io::Result<()>;
+    /// Removes temporary files that a crashed agent left in the folder `path`.
+    fn sweep(&self, path: &str) -> io::Result<()>;
+}
+
+/// What a name in a folder stands for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Entry {
+    /// Nothing.
+    Absent,
+    /// A regular file.
+    File,
+    /// A folder.
+    Folder,
+    /// A symlink, and where it leads.
+    Link(String),
+    /// A device, a socket or a pipe.
+    Special,
+}
+
+/// What a plan has to know about a path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// What is there.
+    pub found: Found,
+    /// Folders above it that are not there, the outermost first.
+    pub missing: Vec<String>,
+    /// Whether something is mounted right there, so that it can't be replaced.
+    pub mount_point: bool,
+}
+
+/// What is at a path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// Nothing.
+    Absent,
+    /// A regular file.
+    File(Whole),
+    /// A regular file of more than [`FILE_MAX`].
+    TooLarge,
+    /// A folder.
+    Folder,
+    /// Anything else, in words: `a symlink` for instance.
+    Other(&'static str),
+}
+
+impl Found {
+    /// The file, if it is one.
+    pub fn file(&self) -> Option<&Whole> {
+        match self {
+            Self::File(whole) => Some(whole),
+            _ => None,
+        }
+    }
+}
+
+/// A file with everything that Edict keeps of it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Whole {
+    /// Its bytes.
+    pub content: Vec<u8>,
+    /// Its permissions and owner.
+    pub meta: Meta,
+}
+
+/// Contents are never shown, not even by accident.
+impl std::fmt::Debug for Whole {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Whole")
+            .field("bytes", &self.content.len())
+            .field("meta", &self.meta)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Permissions and owner of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Meta {
+    /// Permission bits.
+    pub mode: u32,
+    /// User id of the owner.
+    pub uid: u32,
+    /// Group id of the owner.
+    pub gid: u32,
+}
+
+/// A temporary file that waits to be put in its place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Staged {
+    /// Where it belongs.
+    pub path: String,
+    /// Its name in the same folder.
+    pub name: String,
+}
+
+/// Why an operation failed, and what to do where that is known.
+pub fn explain(error: &io::Error) -> String {
+    let advice = match error.kind() {
+        io::ErrorKind::ReadOnlyFilesystem => "is /etc of this node meant to be writable?",
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "free some space on the node",
+        io::ErrorKind::PermissionDenied => {
+            "is the file immutable (lsattr), or does a security policy keep the agent out?"
+        }
+        io::ErrorKind::NotADirectory => "a folder on the way is not a folder, or is a symlink now",
+        io::ErrorKind::IsADirectory => "there is a folder now: move it away",
+        _ => return error.to_string(),
+    };
+    format!("{error}: {advice}")
+}

@@ -1,0 +1,160 @@
+//! The real host: a handle on its `/etc`, entered one folder after the other.
+
+use std::io;
+use std::path::Path;
+
+use edict_core::guard::path::ROOT;
+use edict_core::resource::Owner;
+
+use super::mount::Mounts;
+use super::{Entry, FILE_MAX, Found, Host, Seen, Staged, Whole};
+use crate::folder::Folder;
+
+/// Folders that Edict makes can be looked into by everybody, as those of the system can.
+const FOLDER_MODE: u32 = 0o755;
+
+/// The host's `/etc`, wherever it is mounted.
+pub struct Rooted {
+    etc: Folder,
+    mounts: Box<dyn Mounts>,
+}
+
+impl Rooted {
+    /// The folder `etc` of the agent's own file system is the host's `/etc`.
+    pub fn open(etc: &Path, mounts: impl Mounts) -> io::Result<Self> {
+        Ok(Self {
+            etc: Folder::open_ambient(etc)?,
+            mounts: Box::new(mounts),
+        })
+    }
+
+    /// Looks at the last name of `path` from within its folder.
+    fn within<T>(
+        &self,
+        path: &str,
+        work: impl FnOnce(&Folder, &str) -> io::Result<T>,
+    ) -> io::Result<T> {
+        let (outer, name) = inner(path)?.rsplit_once('/').unwrap_or(("", inner(path)?));
+        let mut folder = None;
+        for step in outer.split('/').filter(|step| !step.is_empty()) {
+            folder = Some(folder.as_ref().unwrap_or(&self.etc).folder(step)?);
+        }
+        work(folder.as_ref().unwrap_or(&self.etc), name)
+    }
+
+    /// Folders above `path` that are not there, the outermost first.
+    fn missing(&self, path: &str) -> io::Result<Vec<String>> {
+        let above: Vec<_> = path
+            .match_indices('/')
+            .map(|(at, _)| &path[..at])
+            .filter(|folder| folder.len() > ROOT.len())
+            .collect();
+        for (index, folder) in above.iter().enumerate() {
+            if self.entry(folder)? != Entry::Folder {
+                return Ok(above[index..].iter().map(ToString::to_string).collect());
+            }
+        }
+        Ok(Vec::new())
+    }
+}
+
+/// The part of `path` below `/etc`.
+fn inner(path: &str) -> io::Result<&str> {
+    path.strip_prefix(ROOT)
+        .and_then(|rest| rest.strip_prefix('/'))
+        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "not a path under /etc"))
+}
+
+impl Host for Rooted {
+    fn entry(&self, path: &str) -> io::Result<Entry> {
+        match self.within(path, |folder, name| Ok(folder.stat(name)?.entry)) {
+            // Nothing can be in a folder that is not there, or in a file.
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+                ) =>
+            {
+                Ok(Entry::Absent)
+            }
+            other => other,
+        }
+    }
+
+    fn look(&self, path: &str) -> io::Result<Seen> {
+        let missing = self.missing(path)?;
+        let found = if missing.is_empty() {
+            self.within(path, |folder, name| {
+                let stat = folder.stat(name)?;
+                Ok(match stat.entry {
+                    Entry::Absent => Found::Absent,
+                    Entry::Folder => Found::Folder,
+                    Entry::Link(_) => Found::Other("a symlink"),
+                    Entry::Special => Found::Other("a device, a socket or a pipe"),
+                    Entry::File if stat.size > FILE_MAX => Found::TooLarge,
+                    Entry::File => match folder.read(name, FILE_MAX)? {
+                        Some(whole) => Found::File(whole),
+                        None => Found::TooLarge,
+                    },
+                })
+            })?
+        } else {
+            Found::Absent
+        };
+        let mount_point = matches!(found, Found::File(_)) && self.mounts.is_mount_point(path)?;
+        Ok(Seen {
+            found,
+            missing,
+            mount_point,
+        })
+    }
+
+    fn owner(&self) -> Owner {
+        Owner {
+            uid: rustix::process::geteuid().as_raw(),
+            gid: rustix::process::getegid().as_raw(),
+        }
+    }
+
+    fn make_folder(&self, path: &str) -> io::Result<()> {
+        self.within(path, |folder, name| folder.make_folder(name, FOLDER_MODE))
+    }
+
+    fn remove_folder(&self, path: &str) -> io::Result<bool> {
+        self.within(path, Folder::remove_folder)
+    }
+
+    fn stage(&self, path: &str, whole: &Whole) -> io::Result<Staged> {
+        let name = self.within(path, |folder, name| folder.stage(whole, name))?;
+        let path = path.to_owned();
+        Ok(Staged { path, name })
+    }
+
+    fn publish(&self, staged: &Staged) -> io::Result<()> {
+        self.within(&staged.path, |folder, name| {
+            folder.rename(&staged.name, name)
+        })
+    }
+
+    fn discard(&self, staged: &Staged) -> io::Result<()> {
+        self.within(&staged.path, |folder, _| folder.remove(&staged.name))
+    }
+
+    fn overwrite(&self, path: &str, whole: &Whole) -> io::Result<()> {
+        self.within(path, |folder, name| folder.overwrite(name, whole))
+    }
+
+    fn remove(&self, path: &str) -> io::Result<()> {
+        self.within(path, Folder::remove)
+    }
+
+    fn sweep(&self, path: &str) -> io::Result<()> {
+        if path == ROOT {
+            return self.etc.sweep();
+        }
+        match self.within(path, |folder, name| folder.folder(name)?.sweep()) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            other => other,
+        }
+    }
+}

@@ -1,0 +1,21 @@
+//! Edict's agent: the only code that touches a host.
+//!
+//! ```text
+//! server   mutual TLS 1.3, HTTP/2: hello and push        the operator only
+//! apply    layer by layer, each one transaction           plan -> commit -> state
+//! plan     pure: what was seen, what is wanted -> changes
+//! commit   does them, or puts everything back
+//! host     the host's /etc, rooted: no symlink leads out
+//! state    layers in force, originals, ledger, on the node
+//! ```
+
+pub mod apply;
+pub mod args;
+pub mod commit;
+pub mod folder;
+pub mod host;
+pub mod ledger;
+pub mod plan;
+pub mod run;
+pub mod server;
+pub mod state;

@@ -1,0 +1,97 @@
+//! Puts the parts together and runs them.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::apply::Agent;
+use crate::args::{Args, Command, Healthy, Serve};
+use crate::host::Rooted;
+use crate::host::mount::MountInfo;
+use crate::server::{Server, tls::Identity};
+use crate::state::Store;
+
+/// An agent that takes longer to accept on its own node is not well. Below the kubelet's usual
+/// limit for a probe of one second.
+const HEALTHY_WITHIN: Duration = Duration::from_millis(800);
+
+/// Does what the command line says.
+pub fn run(args: Args) -> anyhow::Result<()> {
+    match args.command {
+        Command::Serve(args) => serve(args),
+        Command::Healthy(args) => healthy(&args),
+    }
+}
+
+fn serve(args: Serve) -> anyhow::Result<()> {
+    let Serve {
+        node,
+        etc,
+        state,
+        tls,
+        listen,
+        log,
+    } = args;
+    let filter = tracing_subscriber::EnvFilter::try_new(&log)
+        .with_context(|| format!("--log {log} is no filter"))?;
+    tracing_subscriber::fmt()
+        .json()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .init();
+    let mounts = MountInfo::new(&etc).with_context(|| format!("--etc {}", etc.display()))?;
+    let host = Rooted::open(&etc, mounts).with_context(|| format!("--etc {}", etc.display()))?;
+    let store = Store::open(&state).with_context(|| format!("--state {}", state.display()))?;
+    let agent = Agent::open(node, host, store)?;
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?
+        .block_on(async {
+            let listener = TcpListener::bind(listen)
+                .await
+                .with_context(|| format!("--listen {listen}"))?;
+            let mut terminate = signal(SignalKind::terminate())?;
+            let mut interrupt = signal(SignalKind::interrupt())?;
+            let end = async move {
+                tokio::select! {
+                    _ = terminate.recv() => {}
+                    _ = interrupt.recv() => {}
+                }
+            };
+            tracing::info!(%listen, node = agent.node(), "serving");
+            Server::new(Arc::new(agent), Identity::new(tls))
+                .serve(listener, end)
+                .await;
+            tracing::info!("ended");
+            Ok(())
+        })
+}
+
+/// The operator's certificate is the only one that is let in, so this is as far as a probe gets.
+fn healthy(args: &Healthy) -> anyhow::Result<()> {
+    let Healthy { listen } = args;
+    let here = match listen.ip() {
+        IpAddr::V6(Ipv6Addr::UNSPECIFIED) => vec![
+            IpAddr::V6(Ipv6Addr::LOCALHOST),
+            IpAddr::V4(Ipv4Addr::LOCALHOST),
+        ],
+        IpAddr::V4(Ipv4Addr::UNSPECIFIED) => vec![IpAddr::V4(Ipv4Addr::LOCALHOST)],
+        given => vec![given],
+    };
+    let mut last = Ok(());
+    for address in here {
+        let address = SocketAddr::new(address, listen.port());
+        match TcpStream::connect_timeout(&address, HEALTHY_WITHIN / 2) {
+            Ok(_) => return Ok(()),
+            Err(error) => {
+                last = Err(error).with_context(|| format!("no agent listens on {address}"));
+            }
+        }
+    }
+    last
+}

@@ -1,0 +1,140 @@
+//! The server: mutual TLS 1.3, HTTP/2, for the operator alone.
+
+mod api;
+pub mod tls;
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::apply::Agent;
+use tls::Identity;
+
+/// Two operators during a change of leader, with room for connections that are not yet known to be
+/// dead; small enough for an agent's memory.
+const CONNECTIONS_MAX: usize = 64;
+/// Longer than a handshake takes across continents.
+const HANDSHAKE_WITHIN: Duration = Duration::from_secs(10);
+/// How long to wait when nothing can be accepted: out of file handles mostly.
+const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
+/// A connection ends after this time, so that a certificate is not believed for ever.
+const CONNECTION_FOR: Duration = Duration::from_hours(1);
+/// A peer that is gone without a word is noticed after this time and the next.
+const PING_EVERY: Duration = Duration::from_secs(30);
+/// How long a peer may take to answer that.
+const PING_WITHIN: Duration = Duration::from_secs(10);
+/// Paths and a handful of headers fit in many times.
+const HEADERS_MAX: u32 = 16 * 1024;
+/// The operator has one push and one hello under way.
+const STREAMS_MAX: u32 = 8;
+/// How long an ending server waits for a push under way: within the kubelet's usual 30 seconds.
+const DRAIN_WITHIN: Duration = Duration::from_secs(25);
+
+/// Serves an agent.
+pub struct Server {
+    agent: Arc<Agent>,
+    identity: Identity,
+}
+
+impl Server {
+    /// For this agent, which proves who it is with this identity.
+    pub fn new(agent: Arc<Agent>, identity: Identity) -> Self {
+        Self { agent, identity }
+    }
+
+    /// Serves until `end`, then lets what is under way finish.
+    pub async fn serve(self, listener: TcpListener, end: impl Future<Output = ()>) {
+        let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        let (connections, pushes) = (TaskTracker::new(), TaskTracker::new());
+        let ending = CancellationToken::new();
+        let router = api::router(self.agent, pushes.clone());
+        let mut end = std::pin::pin!(end);
+        loop {
+            // The end comes first: under a flood of connections it would not be seen otherwise.
+            let accepted = tokio::select! {
+                biased;
+                () = &mut end => break,
+                accepted = listener.accept() => accepted,
+            };
+            let (stream, peer) = match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    let error: &dyn std::error::Error = &error;
+                    tracing::warn!(error, "no connection can be accepted");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            };
+            let Ok(slot) = Arc::clone(&slots).try_acquire_owned() else {
+                tracing::warn!(%peer, "too many connections");
+                continue;
+            };
+            let connection = Connection {
+                identity: self.identity.clone(),
+                router: router.clone(),
+                ending: ending.clone(),
+            };
+            connections.spawn(async move {
+                if let Err(error) = connection.serve(stream).await {
+                    let error: &dyn std::error::Error = &*error;
+                    tracing::info!(error, %peer, "connection ended");
+                }
+                drop(slot);
+            });
+        }
+        drop(listener);
+        ending.cancel();
+        connections.close();
+        pushes.close();
+        let drained = async {
+            connections.wait().await;
+            pushes.wait().await;
+        };
+        if tokio::time::timeout(DRAIN_WITHIN, drained).await.is_err() {
+            tracing::warn!("ending with requests under way");
+        }
+    }
+}
+
+struct Connection {
+    identity: Identity,
+    router: axum::Router,
+    ending: CancellationToken,
+}
+
+impl Connection {
+    async fn serve(
+        self,
+        stream: TcpStream,
+    ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        stream.set_nodelay(true)?;
+        let config = self.identity.load().await?;
+        let accept = TlsAcceptor::from(config).accept(stream);
+        let stream = tokio::time::timeout(HANDSHAKE_WITHIN, accept)
+            .await
+            .map_err(|_| "the handshake took too long")??;
+        let connection = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .keep_alive_interval(PING_EVERY)
+            .keep_alive_timeout(PING_WITHIN)
+            .max_header_list_size(HEADERS_MAX)
+            .max_concurrent_streams(STREAMS_MAX)
+            .serve_connection(TokioIo::new(stream), TowerToHyperService::new(self.router));
+        let mut connection = std::pin::pin!(connection);
+        tokio::select! {
+            ended = &mut connection => return Ok(ended?),
+            () = self.ending.cancelled() => {}
+            () = tokio::time::sleep(CONNECTION_FOR) => {}
+        }
+        connection.as_mut().graceful_shutdown();
+        Ok(connection.await?)
+    }
+}

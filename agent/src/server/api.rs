@@ -1,0 +1,118 @@
+//! What can be asked: `GET /v1/hello` and `POST /v1/push`.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::{Body, to_bytes};
+use axum::extract::{Request, State};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use bytes::Bytes;
+use edict_core::wire::{self, Event, HELLO, Hello, MESSAGE_MAX, PUSH, Push, Refusal};
+use futures::stream;
+use http::{StatusCode, header};
+use tokio::sync::Mutex;
+use tokio::sync::mpsc::{self, UnboundedSender};
+use tokio_util::task::TaskTracker;
+
+use crate::apply::Agent;
+
+/// A whole message over a slow line; a client that takes longer holds memory for nothing.
+const BODY_WITHIN: Duration = Duration::from_secs(30);
+
+#[derive(Clone)]
+struct Shared {
+    agent: Arc<Agent>,
+    /// Whose turn it is to push: the others wait here, and hold no thread.
+    turn: Arc<Mutex<()>>,
+    pushes: TaskTracker,
+}
+
+/// The routes. Pushes under way are tracked by `pushes`.
+pub fn router(agent: Arc<Agent>, pushes: TaskTracker) -> Router {
+    let shared = Shared {
+        agent,
+        turn: Arc::default(),
+        pushes,
+    };
+    Router::new()
+        .route(HELLO, get(hello))
+        .route(PUSH, post(push))
+        .with_state(shared)
+}
+
+async fn hello(State(shared): State<Shared>) -> Json<Hello> {
+    Json(shared.agent.hello())
+}
+
+async fn push(State(shared): State<Shared>, request: Request) -> Result<Response, Refused> {
+    let body = tokio::time::timeout(BODY_WITHIN, to_bytes(request.into_body(), MESSAGE_MAX));
+    let body = body
+        .await
+        .map_err(|_| Refused::bad("the message took too long"))?
+        .map_err(|_| Refused::bad("the message broke off, or is larger than 16 MiB"))?;
+    let push: Push = wire::decode(&body).map_err(Refused)?;
+    if let Some(refusal) = shared.agent.refuse(&push) {
+        return Err(Refused(refusal));
+    }
+    let (said, mut events) = mpsc::unbounded_channel();
+    // A task of its own: it goes on when the client goes away.
+    shared.pushes.clone().spawn(work(shared, push, said));
+    let lines = stream::poll_fn(move |context| events.poll_recv(context).map(|e| e.map(line)));
+    let headers = [(header::CONTENT_TYPE, "application/x-ndjson")];
+    Ok((headers, Body::from_stream(lines)).into_response())
+}
+
+async fn work(shared: Shared, push: Push, said: UnboundedSender<Event>) {
+    let turn = shared.turn.lock_owned().await;
+    if said.is_closed() {
+        // Nobody waits for it, and what is pushed next is newer.
+        return;
+    }
+    let done = tokio::task::spawn_blocking(move || {
+        let _turn = turn;
+        shared.agent.push(&push, &mut |event| {
+            // The client may be gone; what is begun is done all the same.
+            let _ = said.send(event);
+        });
+    });
+    if let Err(error) = done.await {
+        let error: &dyn std::error::Error = &error;
+        tracing::error!(error, "a push ended in a defect of the agent");
+    }
+}
+
+fn line(event: Event) -> Result<Bytes, Infallible> {
+    let mut line = serde_json::to_vec(&event).expect("events have string keys and serialize");
+    line.push(b'\n');
+    Ok(line.into())
+}
+
+struct Refused(Refusal);
+
+impl Refused {
+    fn bad(message: &str) -> Self {
+        Self(Refusal {
+            reason: "BadMessage".to_owned(),
+            message: message.to_owned(),
+        })
+    }
+}
+
+impl IntoResponse for Refused {
+    fn into_response(self) -> Response {
+        let Self(refusal) = self;
+        let status = match refusal.reason.as_str() {
+            "WrongNode" => StatusCode::MISDIRECTED_REQUEST,
+            _ => StatusCode::BAD_REQUEST,
+        };
+        tracing::warn!(
+            reason = refusal.reason,
+            message = refusal.message,
+            "push refused"
+        );
+        (status, Json(refusal)).into_response()
+    }
+}

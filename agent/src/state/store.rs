@@ -1,0 +1,252 @@
+//! The state folder: `state.json`, and under `originals` each kept content by its digest. Nobody
+//! but root can look into it, since originals may be secret.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::path::Path;
+
+use edict_core::digest;
+use edict_core::resource::Owner;
+use serde::{Deserialize, Serialize};
+
+use super::{State, VERSION};
+use crate::folder::Folder;
+use crate::host::{Entry, Meta, Whole, explain};
+use crate::ledger::Stamp;
+
+const STATE: &str = "state.json";
+const REDO: &str = "redo.json";
+const LOCK: &str = "lock";
+const ORIGINALS: &str = "originals";
+/// For root alone.
+const FOLDER_MODE: u32 = 0o700;
+const FILE_MODE: u32 = 0o600;
+/// More than every layer of a push and a report of it; the rest of it is small.
+const STATE_MAX: u64 = 128 * 1024 * 1024;
+
+/// Why the state can't be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The folder or a file in it can't be read or written.
+    #[error("the state folder's {what} can't be used: {}", explain(.source))]
+    Io {
+        /// Which part of it.
+        what: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// Another agent works there.
+    #[error("another agent uses this state folder: let it end first")]
+    Locked,
+    /// The state makes no sense.
+    #[error(
+        "the state folder's {what} is damaged ({reason}): restore it from a backup, or remove the \
+         folder and with it what is known of the originals"
+    )]
+    Damaged {
+        /// Which part of it.
+        what: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A newer agent was here.
+    #[error(
+        "the state folder was written by a newer agent (version {0}, this one knows {VERSION}): run that release"
+    )]
+    Newer(u64),
+}
+
+/// The state folder.
+#[derive(Debug)]
+pub struct Store {
+    folder: Folder,
+    originals: Folder,
+    /// Held for as long as the agent runs.
+    _lock: std::fs::File,
+    owner: Owner,
+}
+
+/// A file that is being written over in its place: to be done again if the agent dies over it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Redo {
+    /// The path on the host.
+    pub path: String,
+    /// What it is to be.
+    pub stamp: Stamp,
+}
+
+impl Store {
+    /// Opens the state folder, making it if need be, for this agent alone.
+    pub fn open(path: &Path) -> Result<Self, Error> {
+        use std::os::unix::fs::DirBuilderExt as _;
+        let own = failed("folder");
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(FOLDER_MODE)
+            .create(path)
+            .map_err(&own)?;
+        let folder = Folder::open_ambient(path).map_err(&own)?;
+        let mode = rustix::fs::Mode::from_raw_mode(FOLDER_MODE);
+        rustix::fs::fchmod(folder.as_dir(), mode).map_err(|error| own(error.into()))?;
+        let lock = lock(&folder)?;
+        if folder.stat(ORIGINALS).map_err(&own)?.entry == Entry::Absent {
+            folder.make_folder(ORIGINALS, FOLDER_MODE).map_err(&own)?;
+        }
+        let originals = folder.folder(ORIGINALS).map_err(failed(ORIGINALS))?;
+        folder.sweep().map_err(&own)?;
+        originals.sweep().map_err(failed(ORIGINALS))?;
+        let owner = Owner {
+            uid: rustix::process::geteuid().as_raw(),
+            gid: rustix::process::getegid().as_raw(),
+        };
+        Ok(Self {
+            folder,
+            originals,
+            _lock: lock,
+            owner,
+        })
+    }
+
+    /// The state as it was saved last; an empty one before that.
+    pub fn load(&self) -> Result<State, Error> {
+        let Some(content) = self.read(STATE)? else {
+            return Ok(State::default());
+        };
+        #[derive(Deserialize)]
+        struct Version {
+            version: u64,
+        }
+        let Version { version } = parse(STATE, &content)?;
+        if version > u64::from(VERSION) {
+            return Err(Error::Newer(version));
+        }
+        parse(STATE, &content)
+    }
+
+    /// Saves the state, safe on disk.
+    pub fn save(&self, state: &State) -> Result<(), Error> {
+        self.write(STATE, state)
+    }
+
+    /// Keeps a content, safe on disk.
+    pub fn keep(&self, sha256: &str, content: &[u8]) -> Result<(), Error> {
+        if self.original(sha256)?.is_some() {
+            return Ok(());
+        }
+        self.originals
+            .replace(sha256, &self.private(content.to_vec()))
+            .map_err(failed(ORIGINALS))
+    }
+
+    /// A kept content, if it is there and whole.
+    pub fn original(&self, sha256: &str) -> Result<Option<Vec<u8>>, Error> {
+        let io = failed(ORIGINALS);
+        if self.originals.stat(sha256).map_err(&io)?.entry == Entry::Absent {
+            return Ok(None);
+        }
+        let whole = self.originals.read(sha256, STATE_MAX).map_err(&io)?;
+        Ok(whole
+            .map(|whole| whole.content)
+            .filter(|content| digest::of_bytes(content) == sha256))
+    }
+
+    /// Forgets every kept content that is not named.
+    pub fn forget_all_but(&self, named: &BTreeSet<&str>) -> Result<(), Error> {
+        let io = failed(ORIGINALS);
+        for name in self.originals.files().map_err(&io)? {
+            if !named.contains(name.as_str()) {
+                self.originals.remove(&name).map_err(&io)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes down what is about to be written over, safe on disk.
+    pub fn begin_redo(&self, path: &str, whole: &Whole) -> Result<(), Error> {
+        let stamp = Stamp::of(whole);
+        self.keep(&stamp.sha256, &whole.content)?;
+        let path = path.to_owned();
+        self.write(REDO, &Redo { path, stamp })
+    }
+
+    /// Says that it has been written over.
+    pub fn end_redo(&self) -> Result<(), Error> {
+        self.folder.remove(REDO).map_err(failed(REDO))
+    }
+
+    /// What was being written over when the agent died.
+    pub fn redo(&self) -> Result<Option<(Redo, Whole)>, Error> {
+        let Some(content) = self.read(REDO)? else {
+            return Ok(None);
+        };
+        let redo: Redo = parse(REDO, &content)?;
+        let Some(content) = self.original(&redo.stamp.sha256)? else {
+            return Err(Error::Damaged {
+                what: REDO.to_owned(),
+                reason: "the content that it names is not there".to_owned(),
+            });
+        };
+        let meta = redo.stamp.meta;
+        Ok(Some((redo, Whole { content, meta })))
+    }
+
+    fn read(&self, name: &str) -> Result<Option<Vec<u8>>, Error> {
+        let io = failed(name);
+        if self.folder.stat(name).map_err(&io)?.entry == Entry::Absent {
+            return Ok(None);
+        }
+        match self.folder.read(name, STATE_MAX).map_err(&io)? {
+            Some(whole) => Ok(Some(whole.content)),
+            None => Err(Error::Damaged {
+                what: name.to_owned(),
+                reason: "it is too large".to_owned(),
+            }),
+        }
+    }
+
+    fn write(&self, name: &str, what: &impl Serialize) -> Result<(), Error> {
+        let content = serde_json::to_vec(what).map_err(|error| failed(name)(error.into()))?;
+        self.folder
+            .replace(name, &self.private(content))
+            .map_err(failed(name))
+    }
+
+    fn private(&self, content: Vec<u8>) -> Whole {
+        let Owner { uid, gid } = self.owner;
+        let meta = Meta {
+            mode: FILE_MODE,
+            uid,
+            gid,
+        };
+        Whole { content, meta }
+    }
+}
+
+fn lock(folder: &Folder) -> Result<std::fs::File, Error> {
+    use rustix::fs::{FlockOperation, Mode, OFlags, flock, openat};
+    let io = |error: rustix::io::Errno| failed(LOCK)(error.into());
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let handle = openat(folder.as_dir(), LOCK, flags, Mode::RUSR | Mode::WUSR).map_err(io)?;
+    match flock(&handle, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(handle.into()),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(Error::Locked),
+        Err(error) => Err(io(error)),
+    }
+}
+
+fn failed(what: &str) -> impl Fn(io::Error) -> Error + use<> {
+    let what = what.to_owned();
+    move |source| Error::Io {
+        what: what.clone(),
+        source,
+    }
+}
+
+fn parse<T: serde::de::DeserializeOwned>(what: &str, content: &[u8]) -> Result<T, Error> {
+    serde_json::from_slice(content).map_err(|error| Error::Damaged {
+        what: what.to_owned(),
+        // Where, and not what: the state may hold secrets.
+        reason: format!("line {} column {}", error.line(), error.column()),
+    })
+}
