@@ -118,7 +118,7 @@ impl Process {
         self
     }
 
-    /// Gives up when it has not said a line after this long; only for [`Self::follow`].
+    /// Gives up when it has not said a line after this long; however much time it has in all.
     #[must_use]
     pub fn first_line_within(mut self, deadline: Duration) -> Self {
         self.first_line = Some(deadline);
@@ -127,7 +127,7 @@ impl Process {
 
     /// Runs it and takes any exit code.
     pub async fn output(self) -> Result<Output> {
-        self.follow(|_| ()).await
+        self.follow(|_, _| ()).await
     }
 
     /// Runs it, asks for success and gives its standard output.
@@ -143,14 +143,25 @@ impl Process {
     }
 
     /// As [`Self::text`], calling `each` with every line that it says on stderr.
-    pub async fn text_with_progress(self, each: impl FnMut(&str)) -> Result<String> {
+    pub async fn text_with_progress(self, mut each: impl FnMut(&str)) -> Result<String> {
         let name = self.describe();
-        let output = succeeded(&name, self.follow(each).await?)?;
+        let followed = self.follow(|source, line| {
+            if source == Source::Stderr {
+                each(line);
+            }
+        });
+        let output = succeeded(&name, followed.await?)?;
         Ok(output.text().trim().to_owned())
     }
 
-    /// Runs it and calls `each` with every line of stdout and stderr as it comes.
-    pub async fn follow(self, mut each: impl FnMut(&str)) -> Result<Output> {
+    /// Runs it, asks for success and calls `each` with every line as it comes.
+    pub async fn follow_lines(self, mut each: impl FnMut(&str)) -> Result<()> {
+        let name = self.describe();
+        succeeded(&name, self.follow(|_, line| each(line)).await?)?;
+        Ok(())
+    }
+
+    async fn follow(self, mut each: impl FnMut(Source, &str)) -> Result<Output> {
         let name = self.describe();
         let mut child = self.spawn()?;
         let mut stdin = child.stdin.take().context("stdin is a pipe")?;
@@ -174,7 +185,7 @@ impl Process {
                         None => lines.next().await,
                     };
                     match next? {
-                        Some(line) => each(&line),
+                        Some((source, line)) => each(source, &line),
                         None => break,
                     }
                     heard = true;
@@ -257,6 +268,13 @@ fn succeeded(name: &str, output: Output) -> Result<Output> {
     }
 }
 
+/// Where a line came from.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Source {
+    Stdout,
+    Stderr,
+}
+
 /// Two streams read together; what was read is kept whole beside the lines.
 struct Lines<O, E> {
     out: BufReader<O>,
@@ -282,24 +300,23 @@ impl<O: AsyncRead + Unpin, E: AsyncRead + Unpin> Lines<O, E> {
 
     /// The next line of either. `read_until` appends to buffers that outlive it,
     /// so dropping the slower of the two reads loses nothing.
-    async fn next(&mut self) -> Result<Option<String>> {
+    async fn next(&mut self) -> Result<Option<(Source, String)>> {
         loop {
-            let (from, read, is_out) = tokio::select! {
-                read = self.out.read_until(b'\n', &mut self.stdout), if self.open.0 => (self.marks.0, read, true),
-                read = self.err.read_until(b'\n', &mut self.stderr), if self.open.1 => (self.marks.1, read, false),
+            let (from, read, source) = tokio::select! {
+                read = self.out.read_until(b'\n', &mut self.stdout), if self.open.0 => (self.marks.0, read, Source::Stdout),
+                read = self.err.read_until(b'\n', &mut self.stderr), if self.open.1 => (self.marks.1, read, Source::Stderr),
                 else => return Ok(None),
             };
             read.context("cannot read from a pipe")?;
-            let (buffer, mark, open) = if is_out {
-                (&self.stdout, &mut self.marks.0, &mut self.open.0)
-            } else {
-                (&self.stderr, &mut self.marks.1, &mut self.open.1)
+            let (buffer, mark, open) = match source {
+                Source::Stdout => (&self.stdout, &mut self.marks.0, &mut self.open.0),
+                Source::Stderr => (&self.stderr, &mut self.marks.1, &mut self.open.1),
             };
             *mark = buffer.len();
             *open = buffer.last() == Some(&b'\n') && buffer.len() > from;
             if buffer.len() > from {
                 let line = String::from_utf8_lossy(&buffer[from..]);
-                return Ok(Some(line.trim_end().to_owned()));
+                return Ok(Some((source, line.trim_end().to_owned())));
             }
         }
     }

@@ -39,8 +39,9 @@ pub async fn node_image(settings: &Settings) -> Result<String> {
                 step.done(kind_node);
                 return Ok(kind_node.to_owned());
             }
-            Err(error) => {
-                step.note(&format!("no registry: {}", last_line(&error)));
+            // docker has said why, and it was noted.
+            Err(_) => {
+                step.note("no registry answers: built here, eight minutes the first time");
                 silence.remember()?;
             }
         }
@@ -68,14 +69,8 @@ async fn pull(image: &str, step: &Step) -> Result<()> {
         .args(["pull", image])
         .first_line_within(ANSWER)
         .within(PULL)
-        .text_with_progress(|line| step.note(line))
-        .await?;
-    Ok(())
-}
-
-fn last_line(error: &anyhow::Error) -> String {
-    let text = format!("{error:#}");
-    text.lines().last().unwrap_or_default().to_owned()
+        .follow_lines(|line| step.note(line))
+        .await
 }
 
 /// The memory of a registry that did not answer.

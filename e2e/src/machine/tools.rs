@@ -67,15 +67,20 @@ async fn kubectl(settings: &Settings) -> Result<PathBuf> {
 }
 
 async fn build(settings: &Settings, tool: &str) -> Result<PathBuf> {
-    let step = Step::begin(tool);
+    let mut step = None;
     Process::new(settings.root.join("hack/node/build"))
         .arg(tool)
         .env("EDICT_CACHE", &settings.cache)
         .within(BUILD)
-        .text_with_progress(|line| step.note(line))
+        .text_with_progress(|line| {
+            // It says nothing where nothing is to be done.
+            step.get_or_insert_with(|| Step::begin(tool)).note(line);
+        })
         .await
         .with_context(|| format!("no {tool} on PATH is new enough, and it cannot be built"))?;
-    step.done("built from its Go module");
+    if let Some(step) = step {
+        step.done("built from its Go module");
+    }
     Ok(settings.cache.join(tool).join(tool))
 }
 
