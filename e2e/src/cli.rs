@@ -21,6 +21,7 @@ Environment:
   EDICT_E2E_SHAPE       a file of fixtures/clusters [3+2]
   EDICT_E2E_KUBECONFIG  use this cluster instead of making one
   EDICT_E2E_CONTEXT     the context in it
+  EDICT_E2E_KEEP        0: hack/test deletes the cluster at the end [1]
   EDICT_NODE_IMAGE      make nodes from this image
   EDICT_CACHE           what is kept between runs [~/.cache/edict]";
 

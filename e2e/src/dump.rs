@@ -9,7 +9,6 @@ use futures::future::join_all;
 
 use crate::cluster::Cluster;
 use crate::install::NAMESPACE;
-use crate::node::Node;
 use crate::process::Output;
 
 /// What is asked of the API server: file, and kubectl's arguments.
@@ -88,7 +87,7 @@ pub async fn dump(cluster: &Cluster, folder: &Path) {
     let looked = cluster.nodes.iter().flat_map(|node| {
         LOOKED_AT.iter().map(async |(file, argv)| {
             let output = node.exec(argv).await;
-            (folder.join(node_folder(node)).join(file), output)
+            (folder.join(&node.name).join(file), output)
         })
     });
     let (asked, looked) = futures::join!(join_all(asked), join_all(looked));
@@ -102,10 +101,6 @@ pub async fn dump(cluster: &Cluster, folder: &Path) {
         let _ = fs::create_dir_all(folder);
         let _ = fs::write(folder.join("missing.txt"), missing.join("\n"));
     }
-}
-
-fn node_folder(node: &Node) -> &str {
-    &node.name
 }
 
 fn keep(path: &Path, output: anyhow::Result<Output>) -> Result<(), String> {

@@ -52,11 +52,6 @@ impl Kind {
         })
     }
 
-    /// The kind and kubectl in use.
-    pub fn tools(&self) -> &Tools {
-        &self.tools
-    }
-
     fn name(&self) -> &str {
         &self.settings.cluster
     }
