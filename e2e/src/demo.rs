@@ -59,15 +59,16 @@ async fn settle(cluster: &Cluster) -> Result<()> {
     .await
 }
 
-/// The status is of this generation, and no node is left to come.
+/// The status is of this generation, and no node is left to come. A sample with settings of
+/// Docker stays at `PendingReload`: the files are there, and nothing reloads the daemon yet.
 fn is_settled(config: &DynamicObject) -> bool {
     let status = &config.data["status"];
     let seen = status["observedGeneration"].as_i64();
-    let ready = status["conditions"].as_array().is_some_and(|all| {
-        all.iter()
-            .any(|one| one["type"] == "Ready" && one["status"] == "True")
-    });
-    seen.is_some() && seen == config.metadata.generation && ready
+    let there = matches!(
+        status["state"].as_str(),
+        Some("Applied" | "PendingReload")
+    );
+    seen.is_some() && seen == config.metadata.generation && there
 }
 
 async fn show(cluster: &Cluster) -> Result<()> {

@@ -1,0 +1,155 @@
+//! The client of one agent: a kept-alive HTTP/2 connection over mutual TLS 1.3.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use edict_core::wire::{self, Event, Hello, Push, Refusal, Report};
+use http::{Method, Request, StatusCode};
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::body::Incoming;
+use hyper::client::conn::http2::{SendRequest, handshake};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use rustls::pki_types::ServerName;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+/// How long a connection may take: an agent is one hop away.
+const CONNECT: Duration = Duration::from_secs(3);
+/// How long an agent may take to say hello: it reads its state, no more.
+const HELLO: Duration = Duration::from_secs(5);
+/// How long an agent may be silent during a push: one transaction, on a slow disk.
+const SILENCE: Duration = Duration::from_secs(60);
+
+/// Why an agent could not be asked.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No connection, or none any more.
+    #[error("no connection to the agent: {0}")]
+    Connection(String),
+    /// No answer in time.
+    #[error("the agent does not answer within {} s", .0.as_secs())]
+    Silent(Duration),
+    /// It answers, and says no.
+    #[error("the agent refuses the request: {0}")]
+    Refused(String),
+    /// It answers, and it makes no sense.
+    #[error("the agent's answer can't be read: {0}")]
+    Garbled(String),
+}
+
+/// A connection to one agent.
+pub struct Agent {
+    sender: SendRequest<Full<Bytes>>,
+}
+
+impl Agent {
+    /// Connects to the agent at `address`, with the operator's certificate.
+    pub async fn connect(
+        address: SocketAddr,
+        tls: Arc<rustls::ClientConfig>,
+    ) -> Result<Self, Error> {
+        let connection = |error: &dyn std::fmt::Display| Error::Connection(error.to_string());
+        let name = ServerName::try_from(wire::AGENT_NAME).expect("the agents' name is a DNS name");
+        let connecting = async {
+            let stream = TcpStream::connect(address)
+                .await
+                .map_err(|error| connection(&error))?;
+            // The requests are small and wait for their answers.
+            let _ = stream.set_nodelay(true);
+            let stream = TlsConnector::from(tls)
+                .connect(name, stream)
+                .await
+                .map_err(|error| connection(&error))?;
+            let (sender, work) = handshake(TokioExecutor::new(), TokioIo::new(stream))
+                .await
+                .map_err(|error| connection(&error))?;
+            // Ends with the connection, which ends when the sender is dropped.
+            tokio::spawn(work);
+            Ok(Self { sender })
+        };
+        tokio::time::timeout(CONNECT, connecting)
+            .await
+            .map_err(|_| Error::Silent(CONNECT))?
+    }
+
+    /// Who the agent is and what it has.
+    pub async fn hello(&mut self) -> Result<Hello, Error> {
+        let asking = async {
+            let response = self.send(Method::GET, wire::HELLO, Bytes::new()).await?;
+            let body = Limited::new(response, wire::MESSAGE_MAX).collect().await;
+            let body = body
+                .map_err(|error| Error::Connection(error.to_string()))?
+                .to_bytes();
+            // A newer agent's hello may say more: what is known of it suffices to talk.
+            serde_json::from_slice(&body).map_err(|error| Error::Garbled(error.to_string()))
+        };
+        tokio::time::timeout(HELLO, asking)
+            .await
+            .map_err(|_| Error::Silent(HELLO))?
+    }
+
+    /// Pushes a desired state; `each` hears every event as it comes.
+    pub async fn push(
+        &mut self,
+        push: &Push,
+        mut each: impl FnMut(&Event),
+    ) -> Result<Report, Error> {
+        let body = serde_json::to_vec(push).expect("a push serializes to JSON");
+        let asking = self.send(Method::POST, wire::PUSH, body.into());
+        let response = tokio::time::timeout(SILENCE, asking)
+            .await
+            .map_err(|_| Error::Silent(SILENCE))??;
+        let mut body = Limited::new(response, wire::MESSAGE_MAX);
+        let mut buffer = Vec::new();
+        loop {
+            let frame = tokio::time::timeout(SILENCE, body.frame())
+                .await
+                .map_err(|_| Error::Silent(SILENCE))?;
+            let Some(frame) = frame else {
+                return Err(Error::Connection(
+                    "it ended before the report was complete".to_owned(),
+                ));
+            };
+            let frame = frame.map_err(|error| Error::Connection(error.to_string()))?;
+            buffer.extend_from_slice(frame.data_ref().map_or(&[][..], |data| data));
+            while let Some(end) = buffer.iter().position(|byte| *byte == b'\n') {
+                let line: Vec<u8> = buffer.drain(..=end).collect();
+                let event =
+                    wire::decode(&line).map_err(|refusal| Error::Garbled(refusal.message))?;
+                each(&event);
+                if let Event::Done(report) = event {
+                    return Ok(report);
+                }
+            }
+        }
+    }
+
+    async fn send(&mut self, method: Method, path: &str, body: Bytes) -> Result<Incoming, Error> {
+        let lost = |error: hyper::Error| Error::Connection(error.to_string());
+        let request = Request::builder()
+            .method(method)
+            .uri(format!("https://{}{path}", wire::AGENT_NAME))
+            .body(Full::new(body))
+            .expect("the request is made of constants");
+        self.sender.ready().await.map_err(lost)?;
+        let response = self.sender.send_request(request).await.map_err(lost)?;
+        let status = response.status();
+        let body = response.into_body();
+        if status == StatusCode::OK {
+            return Ok(body);
+        }
+        // An error page needs no more than this.
+        let text = Limited::new(body, 64 * 1024).collect().await;
+        let text = text
+            .map_err(|error| Error::Connection(error.to_string()))?
+            .to_bytes();
+        Err(Error::Refused(
+            match serde_json::from_slice::<Refusal>(&text) {
+                Ok(refusal) => refusal.to_string(),
+                Err(_) => format!("HTTP status {status}"),
+            },
+        ))
+    }
+}

@@ -1,0 +1,41 @@
+//! What the operator is started with.
+
+use std::net::SocketAddr;
+
+use clap::Parser;
+
+/// Edict's operator: plans which node runs which NodeConfig, pushes it to the agents, reports.
+#[derive(Clone, Debug, Parser)]
+#[command(version)]
+pub struct Args {
+    /// Namespace that Edict's own objects are in.
+    #[arg(long, env = "EDICT_NAMESPACE", default_value = edict_crds::NAMESPACE)]
+    pub namespace: String,
+    /// Image of the agent, for a Fleet that names none.
+    #[arg(long, env = "EDICT_AGENT_IMAGE")]
+    pub agent_image: String,
+    /// Address of /livez, /readyz and /metrics.
+    #[arg(long, env = "EDICT_LISTEN", default_value = "[::]:8080")]
+    pub listen: SocketAddr,
+    /// What is logged, for example "info" or "edict_operator=debug,info".
+    #[arg(long, env = "EDICT_LOG", default_value = "info")]
+    pub log: String,
+}
+
+impl Args {
+    /// Runs the operator until it is told to stop.
+    pub async fn run(self) -> anyhow::Result<()> {
+        crate::runtime::run(self).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_holds_together() {
+        Args::command().debug_assert();
+    }
+}

@@ -1,0 +1,112 @@
+//! The node controller: the one writer of `NodeState.status`. One task a node, so that a node that
+//! is away holds up no other.
+//!
+//! What a node has is what its agent says when it is asked, never what a status says: each look
+//! begins with a hello, and whatever differs from the desired state is pushed whole.
+
+pub mod compose;
+mod worker;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use kube::Client;
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::{Notify, Semaphore, watch};
+use tokio::task::JoinSet;
+
+use crate::cache::{Cache, Change};
+use crate::event::Recorder;
+use crate::metrics::{Metrics, NodeLabels};
+use crate::pki::Identity;
+
+/// How many nodes are worked on at once: bounds memory, since each push may have megabytes.
+const CONCURRENCY: usize = 32;
+
+/// What the controller works with.
+#[derive(Clone)]
+pub struct Context {
+    /// The API server.
+    pub client: Client,
+    /// What it says.
+    pub cache: Cache,
+    /// For Events.
+    pub recorder: Recorder,
+    /// For pushes and failures.
+    pub metrics: Arc<Metrics>,
+    /// Edict's namespace.
+    pub namespace: String,
+    /// The operator's certificate, once there is one.
+    pub identity: watch::Receiver<Option<Arc<Identity>>>,
+}
+
+/// Runs until the cache ends.
+pub async fn run(context: Context) -> anyhow::Result<()> {
+    let mut changes = context.cache.changes();
+    context.cache.synced().await?;
+    let permits = Arc::new(Semaphore::new(CONCURRENCY));
+    let mut workers: HashMap<String, Arc<Notify>> = HashMap::new();
+    let mut tasks = JoinSet::new();
+    let mut identity = context.identity.clone();
+    loop {
+        for state in context.cache.states.state() {
+            let node = edict_crds::name(&*state).to_owned();
+            workers.entry(node.clone()).or_insert_with(|| {
+                let wake = Arc::new(Notify::new());
+                tasks.spawn(worker::run(
+                    context.clone(),
+                    node,
+                    wake.clone(),
+                    permits.clone(),
+                ));
+                wake
+            });
+        }
+        count(&context);
+        let affected = tokio::select! {
+            change = changes.recv() => match change {
+                Ok(Change::NodeState(node) | Change::Agent(node)) => Some(node),
+                Ok(Change::Fleet | Change::Revision) | Err(RecvError::Lagged(_)) => None,
+                Ok(_) => continue,
+                Err(RecvError::Closed) => anyhow::bail!("the cache has ended"),
+            },
+            changed = identity.changed() => {
+                changed?;
+                None
+            }
+            Some(ended) = tasks.join_next() => {
+                workers.remove(&ended?);
+                continue;
+            }
+        };
+        for (node, wake) in &workers {
+            if affected.as_ref().is_none_or(|affected| affected == node) {
+                wake.notify_one();
+            }
+        }
+    }
+}
+
+fn count(context: &Context) {
+    let mut counts = HashMap::from([
+        ("Ready", 0),
+        ("Unreachable", 0),
+        ("NoAgent", 0),
+        ("AgentTooOld", 0),
+        ("Unknown", 0),
+    ]);
+    for state in context.cache.states.state() {
+        *counts
+            .entry(worker::word(
+                state.status.as_ref().and_then(|status| status.state),
+            ))
+            .or_default() += 1;
+    }
+    for (state, count) in counts {
+        context
+            .metrics
+            .nodes
+            .get_or_create(&NodeLabels { state })
+            .set(count);
+    }
+}

@@ -1,0 +1,408 @@
+//! What one node's agent is to be told, and what its answer means. Pure.
+
+use edict_core::config::Config;
+use edict_core::digest;
+use edict_core::guard::{Policy, Violation, text};
+use edict_core::layer::Layer;
+use edict_core::wire::{self, Hello, Outcome, Push, Release, Report};
+use edict_crds::nodestate::{
+    ConflictStatus, Contact, LayerRef, LayerStatus, OutcomeStatus, ReleaseStatus, ResourceStatus,
+};
+use edict_crds::{NodeStateSpec, NodeStateStatus};
+
+/// The most bytes of one message in a status.
+const MESSAGE_MAX: usize = 2048;
+/// The most entries that a status lists of one layer's conflicts and units.
+const ENTRIES_MAX: usize = 64;
+/// The most resources that a status lists. With 512 bytes of path each they stay far below the
+/// 256 KiB that a `NodeState` may have.
+const RESOURCES_MAX: usize = 256;
+
+/// A desired state, and what was left out of it.
+pub struct Composed {
+    /// What to push.
+    pub push: Push,
+    /// Layers that the guard refuses here: the agent is not told of them.
+    pub refused: Vec<LayerStatus>,
+}
+
+/// Why a node's agent can't be told what it should have.
+#[derive(Debug, PartialEq, Eq)]
+pub struct TooOld(pub String);
+
+/// Composes the desired state of `node`.
+///
+/// `layers` are those of the spec, each with its configuration. `orphans` are layers that the agent
+/// has and that nobody names any more; they leave with the policy that the agent stored.
+pub fn compose(
+    node: &str,
+    spec: &NodeStateSpec,
+    layers: Vec<(LayerRef, Config)>,
+    orphans: &[wire::Held],
+    hello: &Hello,
+    policy: &Policy,
+) -> Result<Composed, TooOld> {
+    if hello.wire != wire::VERSION {
+        let (theirs, ours) = (hello.wire, wire::VERSION);
+        return Err(TooOld(format!(
+            "the agent speaks wire version {theirs}, this operator {ours}: update the Fleet's agent image"
+        )));
+    }
+    let mut refused = Vec::new();
+    let mut accepted = Vec::new();
+    for (reference, config) in layers {
+        if let Some(block) = config
+            .block_names()
+            .find(|block| !hello.blocks.iter().any(|known| known == block))
+        {
+            let name = &reference.name;
+            return Err(TooOld(format!(
+                "the agent does not know the block {block} of NodeConfig {name}: update the Fleet's agent image"
+            )));
+        }
+        let violations = config.check(policy);
+        if violations.is_empty() {
+            accepted.push(Layer {
+                uid: reference.uid,
+                name: reference.name,
+                priority: reference.priority,
+                created: reference.created.0,
+                digest: digest::of(&config),
+                deletion_policy: reference.deletion_policy,
+                config,
+            });
+        } else {
+            refused.push(refusal(&reference, &digest::of(&config), &violations));
+        }
+    }
+    let named = spec.releases.iter().map(|release| Release {
+        uid: release.uid.clone(),
+        name: release.name.clone(),
+        policy: release.policy,
+    });
+    let orphaned = orphans.iter().map(|held| Release {
+        uid: held.uid.clone(),
+        name: held.name.clone(),
+        policy: held.deletion_policy,
+    });
+    let releases = named.chain(orphaned).collect();
+    Ok(Composed {
+        push: Push::new(node.to_owned(), policy.clone(), accepted, releases),
+        refused,
+    })
+}
+
+/// The layers that the agent has and that the spec names neither as layers nor as releases.
+pub fn orphans(spec: &NodeStateSpec, hello: &Hello) -> Vec<wire::Held> {
+    let named = |uid: &str| {
+        spec.layers.iter().any(|layer| layer.uid == uid)
+            || spec.releases.iter().any(|release| release.uid == uid)
+    };
+    hello
+        .layers
+        .iter()
+        .filter(|held| !named(&held.uid))
+        .cloned()
+        .collect()
+}
+
+fn refusal(reference: &LayerRef, digest: &str, violations: &[Violation]) -> LayerStatus {
+    LayerStatus {
+        uid: reference.uid.clone(),
+        name: reference.name.clone(),
+        digest: digest.to_owned(),
+        in_force: None,
+        outcome: OutcomeStatus::Refused,
+        message: message("", violations),
+        conflicts: Vec::new(),
+        pending: Vec::new(),
+    }
+}
+
+/// The status that a report makes: bounded in size, credentials masked.
+pub fn status(
+    generation: Option<i64>,
+    hello: &Hello,
+    report: &Report,
+    refused: Vec<LayerStatus>,
+) -> NodeStateStatus {
+    let name = |uid: &str| {
+        report
+            .layers
+            .iter()
+            .find(|layer| layer.uid == uid)
+            .map(|layer| layer.name.clone())
+    };
+    let layers = report.layers.iter().map(|layer| LayerStatus {
+        uid: layer.uid.clone(),
+        name: layer.name.clone(),
+        digest: layer.digest.clone(),
+        in_force: layer.in_force.clone(),
+        outcome: layer.outcome.into(),
+        message: match layer.outcome {
+            Outcome::PendingReload if layer.message.is_empty() => {
+                format!(
+                    "written; {} still runs with what it read before",
+                    layer.pending.join(", ")
+                )
+            }
+            _ => message(&layer.message, &layer.violations),
+        },
+        conflicts: layer
+            .conflicts
+            .iter()
+            .take(ENTRIES_MAX)
+            .map(|conflict| ConflictStatus {
+                path: conflict.path.clone(),
+                key: conflict.key.as_ref().map(ToString::to_string),
+                winner: if conflict.winner_name.is_empty() {
+                    name(&conflict.winner).unwrap_or_default()
+                } else {
+                    conflict.winner_name.clone()
+                },
+            })
+            .collect(),
+        pending: layer.pending.iter().take(ENTRIES_MAX).cloned().collect(),
+    });
+    let refused_uids: Vec<_> = refused.iter().map(|layer| layer.uid.clone()).collect();
+    let mut layers: Vec<_> = layers
+        .filter(|layer| !refused_uids.contains(&layer.uid))
+        .chain(refused)
+        .collect();
+    layers.sort_by(|a, b| a.uid.cmp(&b.uid));
+    let releases = report.releases.iter().map(|release| ReleaseStatus {
+        uid: release.uid.clone(),
+        name: release.name.clone(),
+        done: release.done,
+        message: cut(&text::mask(&release.message)),
+    });
+    let resources = report
+        .resources
+        .iter()
+        .take(RESOURCES_MAX)
+        .map(|resource| ResourceStatus {
+            path: resource.path.clone(),
+            key: resource.key.clone(),
+            owner: resource.owner.clone(),
+            result: ResourceStatus::result(resource.result),
+        });
+    NodeStateStatus {
+        observed_generation: generation,
+        state: Some(Contact::Ready),
+        message: String::new(),
+        agent_version: Some(hello.version.clone()),
+        last_contact: None,
+        layers,
+        releases: releases.collect(),
+        resources: resources.collect(),
+        resources_cut: u32::try_from(report.resources.len().saturating_sub(RESOURCES_MAX))
+            .ok()
+            .filter(|more| *more > 0),
+    }
+}
+
+fn message(said: &str, violations: &[Violation]) -> String {
+    let violations = violations
+        .iter()
+        .map(|violation| format!("spec.{violation}"));
+    let parts: Vec<_> = Some(said.to_owned())
+        .filter(|said| !said.is_empty())
+        .into_iter()
+        .chain(violations)
+        .collect();
+    cut(&text::mask(&parts.join("; ")))
+}
+
+fn cut(text: &str) -> String {
+    match text.char_indices().nth(MESSAGE_MAX) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use edict_core::layer::DeletionPolicy;
+    use edict_core::wire::{Held, LayerReport, ReleaseReport, ResourceReport, Written};
+    use serde_json::json;
+
+    fn hello() -> Hello {
+        serde_json::from_value(json!({
+            "wire": wire::VERSION, "node": "n", "version": "0.1.0", "blocks": ["docker"], "layers": [],
+        }))
+        .unwrap()
+    }
+
+    fn held(uid: &str) -> Held {
+        Held {
+            uid: uid.into(),
+            name: format!("name-{uid}"),
+            digest: "d".into(),
+            deletion_policy: DeletionPolicy::Retain,
+        }
+    }
+
+    fn layer(uid: &str, config: serde_json::Value) -> (LayerRef, Config) {
+        let reference = serde_json::from_value(json!({
+            "uid": uid, "name": format!("name-{uid}"), "revision": "r", "priority": 3,
+            "created": "2026-01-01T00:00:00Z", "deletionPolicy": "Restore",
+        }));
+        (reference.unwrap(), serde_json::from_value(config).unwrap())
+    }
+
+    fn spec(layers: &[&(LayerRef, Config)], releases: &[&str]) -> NodeStateSpec {
+        NodeStateSpec {
+            layers: layers
+                .iter()
+                .map(|(reference, _)| reference.clone())
+                .collect(),
+            releases: releases
+                .iter()
+                .map(|uid| {
+                    serde_json::from_value(json!({"uid": uid, "name": uid, "policy": "Restore"}))
+                        .unwrap()
+                })
+                .collect(),
+        }
+    }
+
+    #[test]
+    fn everything_that_is_named_is_pushed_and_orphans_leave() {
+        let one = layer("a", json!({"docker": {"registryMirrors": ["https://m"]}}));
+        let spec = spec(&[&one], &["b"]);
+        let mut hello = hello();
+        hello.layers = vec![held("a"), held("b"), held("c")];
+        let orphans = orphans(&spec, &hello);
+        assert_eq!(orphans, [held("c")]);
+        let composed = compose("n", &spec, vec![one], &orphans, &hello, &Policy::default())
+            .ok()
+            .unwrap();
+        assert_eq!(composed.push.layers.len(), 1);
+        let layer = &composed.push.layers[0];
+        assert_eq!((layer.name.as_str(), layer.priority), ("name-a", 3));
+        assert_eq!(layer.digest, digest::of(&layer.config));
+        let releases: Vec<_> = composed
+            .push
+            .releases
+            .iter()
+            .map(|r| (r.uid.as_str(), r.policy))
+            .collect();
+        assert_eq!(
+            releases,
+            [
+                ("b", DeletionPolicy::Restore),
+                ("c", DeletionPolicy::Retain)
+            ]
+        );
+        assert_eq!(wire::refuse(&composed.push, "n"), None);
+    }
+
+    #[test]
+    fn what_the_guard_refuses_is_not_pushed() {
+        let bad = layer(
+            "a",
+            json!({"docker": {"registryMirrors": ["https://user:secret@m"]}}),
+        );
+        let composed = compose(
+            "n",
+            &spec(&[&bad], &[]),
+            vec![bad],
+            &[],
+            &hello(),
+            &Policy::default(),
+        )
+        .ok()
+        .unwrap();
+        assert_eq!(composed.push.layers, []);
+        assert_eq!(composed.refused[0].outcome, OutcomeStatus::Refused);
+        assert!(
+            composed.refused[0]
+                .message
+                .starts_with("spec.docker.registryMirrors[0]: \"https://***@m\"")
+        );
+        let status = status(Some(1), &hello(), &Report::default(), composed.refused);
+        assert_eq!(status.layers.len(), 1);
+    }
+
+    #[test]
+    fn an_agent_that_does_not_know_a_block_is_not_sent_it() {
+        let files = layer(
+            "a",
+            json!({"files": [{"path": "/etc/motd", "content": ""}]}),
+        );
+        let spec = spec(&[&files], &[]);
+        let TooOld(message) = compose(
+            "n",
+            &spec,
+            vec![files.clone()],
+            &[],
+            &hello(),
+            &Policy::default(),
+        )
+        .err()
+        .unwrap();
+        assert!(
+            message.contains("block files of NodeConfig name-a"),
+            "{message}"
+        );
+        let newer = Hello {
+            wire: 99,
+            ..hello()
+        };
+        assert!(compose("n", &spec, vec![files], &[], &newer, &Policy::default()).is_err());
+    }
+
+    #[test]
+    fn a_status_is_bounded_and_shows_no_credentials() {
+        let layer = LayerReport {
+            uid: "a".into(),
+            name: "a".into(),
+            digest: "d".into(),
+            in_force: None,
+            outcome: Outcome::Failed,
+            message: format!("http://user:secret@host {}", "x".repeat(100_000)),
+            violations: vec![],
+            conflicts: vec![],
+            pending: vec!["docker.service".into()],
+        };
+        let pending = LayerReport {
+            uid: "b".into(),
+            outcome: Outcome::PendingReload,
+            message: String::new(),
+            ..layer.clone()
+        };
+        let resource = ResourceReport {
+            path: format!("/etc/{}", "p".repeat(500)),
+            key: None,
+            owner: "a".into(),
+            result: Written::InPlace,
+        };
+        let report = Report {
+            digest: "d".into(),
+            layers: vec![layer, pending],
+            releases: vec![ReleaseReport {
+                uid: "r".into(),
+                name: "r".into(),
+                done: true,
+                message: "http://u:p@h left".into(),
+                foreign: vec![],
+            }],
+            resources: vec![resource; 1000],
+        };
+        let status = status(Some(7), &hello(), &report, vec![]);
+        let text = serde_json::to_string(&status).unwrap();
+        assert!(text.len() < 256 * 1024, "{}", text.len());
+        assert!(!text.contains("secret") && !text.contains("u:p"));
+        assert_eq!(
+            (status.resources.len(), status.resources_cut),
+            (256, Some(744))
+        );
+        assert_eq!(status.resources[0].result, "InPlace");
+        assert_eq!(
+            status.layers[1].message,
+            "written; docker.service still runs with what it read before"
+        );
+        assert_eq!(status.observed_generation, Some(7));
+    }
+}

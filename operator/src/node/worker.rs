@@ -1,0 +1,371 @@
+//! The work on one node: look, compose, push, write the status.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use edict_core::wire::{self, Event, Hello};
+use edict_crds::nodestate::Contact;
+use edict_crds::{NodeState, NodeStateStatus};
+use k8s_openapi::api::apps::v1::ControllerRevision;
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::jiff::Timestamp;
+use kube::api::{Patch, PatchParams};
+use kube::runtime::reflector::ObjectRef;
+use kube::{Api, ResourceExt as _};
+use serde_json::json;
+use tokio::sync::{Notify, Semaphore};
+
+use super::{Context, compose};
+use crate::agent::{Agent, Error};
+use crate::event::reason;
+use crate::metrics::{ControllerLabels, PushLabels, PushResult};
+use crate::pki::Identity;
+use crate::revision;
+
+/// The field manager of everything that this controller writes.
+const MANAGER: &str = "edict-node";
+/// How often an agent that answers is asked: so long a lost node may go unnoticed.
+const HEARTBEAT: Duration = Duration::from_secs(10);
+/// How often an agent that does not answer is asked: so long a node that is back may wait.
+const KNOCK: Duration = Duration::from_secs(5);
+/// How long after a push in which something failed the same is tried again. The reason may be
+/// mended on the node, which nobody tells the operator.
+const RETRY: Duration = Duration::from_secs(30);
+
+/// Works on `node` until its `NodeState` is gone; answers with its name.
+pub async fn run(
+    context: Context,
+    node: String,
+    wake: Arc<Notify>,
+    permits: Arc<Semaphore>,
+) -> String {
+    let mut worker = Worker {
+        context,
+        node,
+        connection: None,
+        unsettled: None,
+    };
+    loop {
+        let permit = permits
+            .acquire()
+            .await
+            .expect("the semaphore is never closed");
+        let looked = worker.look().await;
+        drop(permit);
+        let wait = match looked {
+            Ok(Some(wait)) => wait,
+            Ok(None) => return worker.node,
+            Err(error) => {
+                tracing::warn!(
+                    node = worker.node,
+                    error = format!("{error:#}"),
+                    "node pass failed"
+                );
+                worker
+                    .context
+                    .metrics
+                    .failures
+                    .get_or_create(&ControllerLabels { controller: "node" })
+                    .inc();
+                KNOCK
+            }
+        };
+        // Woken or not, the next look sees everything anew.
+        let _ = tokio::time::timeout(wait, wake.notified()).await;
+    }
+}
+
+struct Worker {
+    context: Context,
+    node: String,
+    /// The connection, to which pod and with which certificate.
+    connection: Option<(SocketAddr, Arc<Identity>, Agent)>,
+    /// The digest of the last push in which something failed, and when.
+    unsettled: Option<(String, Instant)>,
+}
+
+impl Worker {
+    /// One look at the node; answers with how long to wait for the next, or `None` when there is
+    /// nothing to look after any more.
+    async fn look(&mut self) -> anyhow::Result<Option<Duration>> {
+        let Some(state) = self.context.cache.states.get(&ObjectRef::new(&self.node)) else {
+            return Ok(None);
+        };
+        let Some(pod) = self.context.cache.agent(&self.node) else {
+            let why = match self.context.cache.fleet() {
+                Some(_) => "no agent runs on this node yet",
+                None => {
+                    "there is no Fleet, so no agents run: apply one, fixtures/fleet.yaml for example"
+                }
+            };
+            self.away(&state, Contact::NoAgent, why).await?;
+            return Ok(Some(KNOCK));
+        };
+        let hello = match self.hello(&pod).await {
+            Ok(hello) => hello,
+            Err(error) => {
+                self.connection = None;
+                self.away(&state, Contact::Unreachable, &error.to_string())
+                    .await?;
+                return Ok(Some(KNOCK));
+            }
+        };
+        match self.converge(&state, &hello).await {
+            Ok(()) => Ok(Some(if self.unsettled.is_some() {
+                RETRY
+            } else {
+                HEARTBEAT
+            })),
+            Err(Failure::Agent(error)) => {
+                self.connection = None;
+                self.away(&state, Contact::Unreachable, &error.to_string())
+                    .await?;
+                Ok(Some(KNOCK))
+            }
+            Err(Failure::TooOld(message)) => {
+                self.away(&state, Contact::AgentTooOld, &message).await?;
+                Ok(Some(HEARTBEAT))
+            }
+            Err(Failure::Own(error)) => Err(error),
+        }
+    }
+
+    /// Asks the agent, on the kept connection or, where that is lost, on a new one.
+    async fn hello(&mut self, pod: &Pod) -> Result<Hello, Error> {
+        let identity = self.context.identity.borrow().clone();
+        let identity = identity
+            .ok_or_else(|| Error::Connection("the operator has no certificate yet".to_owned()))?;
+        let address = pod
+            .status
+            .as_ref()
+            .and_then(|status| status.pod_ip.as_ref()?.parse().ok());
+        let address =
+            address.ok_or_else(|| Error::Connection("its pod has no address".to_owned()))?;
+        let address = SocketAddr::new(address, wire::PORT);
+        if let Some((known, with, agent)) = &mut self.connection
+            && *known == address
+            && Arc::ptr_eq(with, &identity)
+            && let Ok(hello) = agent.hello().await
+        {
+            return self.own(hello);
+        }
+        self.connection = None;
+        let mut agent = Agent::connect(address, identity.client.clone()).await?;
+        let hello = agent.hello().await?;
+        self.connection = Some((address, identity, agent));
+        self.own(hello)
+    }
+
+    /// An address that was given to another node's agent meanwhile is no answer.
+    fn own(&self, hello: Hello) -> Result<Hello, Error> {
+        if hello.node == self.node {
+            return Ok(hello);
+        }
+        Err(Error::Garbled(format!(
+            "it is the agent of node {}",
+            edict_core::guard::text::excerpt(&hello.node)
+        )))
+    }
+
+    async fn converge(&mut self, state: &NodeState, hello: &Hello) -> Result<(), Failure> {
+        let policy = self.context.cache.policy();
+        let mut layers = Vec::new();
+        for layer in &state.spec.layers {
+            let config = self.config(&layer.revision).await?;
+            layers.push((layer.clone(), config));
+        }
+        let mut orphans = compose::orphans(&state.spec, hello);
+        if !orphans.is_empty() {
+            // The cache may lag behind: giving something back takes the API server's own word.
+            let live = Api::<NodeState>::all(self.context.client.clone())
+                .get_opt(&self.node)
+                .await;
+            match live.context("cannot read the NodeState")? {
+                Some(live) => orphans = compose::orphans(&live.spec, hello),
+                None => orphans.clear(),
+            }
+        }
+        let composed = compose::compose(&self.node, &state.spec, layers, &orphans, hello, &policy)
+            .map_err(|compose::TooOld(message)| Failure::TooOld(message))?;
+        let push = composed.push;
+
+        let known = hello
+            .report
+            .as_ref()
+            .filter(|report| report.digest == push.digest);
+        let recent = self
+            .unsettled
+            .as_ref()
+            .is_some_and(|(digest, when)| *digest == push.digest && when.elapsed() < RETRY);
+        let (report, pushed) = match known {
+            Some(report) if report.is_settled() || recent => (report.clone(), false),
+            _ => (self.push(&push).await?, true),
+        };
+        self.unsettled = match (report.is_settled(), &self.unsettled) {
+            (true, _) => None,
+            (false, Some(earlier)) if !pushed && earlier.0 == push.digest => Some(earlier.clone()),
+            (false, _) => Some((push.digest.clone(), Instant::now())),
+        };
+        if pushed {
+            for release in report.releases.iter().filter(|release| release.done) {
+                let note = format!(
+                    "NodeConfig {} is gone from this node. {}",
+                    release.name, release.message
+                );
+                let (warning, reason) = if release.foreign.is_empty() {
+                    (false, reason::RELEASED)
+                } else {
+                    (true, reason::FOREIGN_CHANGE)
+                };
+                self.context
+                    .recorder
+                    .publish(state, warning, reason, note.trim_end())
+                    .await;
+            }
+        }
+        let mut status =
+            compose::status(state.metadata.generation, hello, &report, composed.refused);
+        let before = state.status.clone().unwrap_or_default();
+        let back = before.state != Some(Contact::Ready);
+        status.last_contact = if pushed || back {
+            Some(Time(Timestamp::now()))
+        } else {
+            before.last_contact.clone()
+        };
+        self.write(state, status).await?;
+        if back && matches!(before.state, Some(Contact::Unreachable)) {
+            self.context
+                .recorder
+                .publish(state, false, reason::REACHABLE, "the agent answers again")
+                .await;
+        }
+        Ok(())
+    }
+
+    async fn push(&mut self, push: &wire::Push) -> Result<wire::Report, Failure> {
+        let Some((_, _, agent)) = &mut self.connection else {
+            return Err(Failure::Agent(Error::Connection("it is closed".to_owned())));
+        };
+        let began = Instant::now();
+        let node = &self.node;
+        let result = agent
+            .push(push, |event| match event {
+                Event::Layer(layer) => {
+                    tracing::info!(node, layer = layer.name, outcome = ?layer.outcome, "layer")
+                }
+                Event::Released(release) => {
+                    tracing::info!(node, layer = release.name, done = release.done, "release")
+                }
+                Event::Done(_) => {}
+            })
+            .await;
+        let metrics = &self.context.metrics;
+        metrics.push_duration.observe(began.elapsed().as_secs_f64());
+        let word = match &result {
+            Ok(report) if report.is_settled() => PushResult::settled,
+            Ok(_) => PushResult::unsettled,
+            Err(_) => PushResult::failed,
+        };
+        metrics
+            .pushes
+            .get_or_create(&PushLabels { result: word })
+            .inc();
+        result.map_err(Failure::Agent)
+    }
+
+    /// The configuration of a revision, from the cache or, where that lags behind, from the API
+    /// server. A desired state is pushed whole or not at all.
+    async fn config(&self, name: &str) -> anyhow::Result<edict_core::config::Config> {
+        let namespace = &self.context.namespace;
+        let cached = self
+            .context
+            .cache
+            .revisions
+            .get(&ObjectRef::new(name).within(namespace));
+        let found = if let Some(cached) = cached {
+            (*cached).clone()
+        } else {
+            let api = Api::<ControllerRevision>::namespaced(self.context.client.clone(), namespace);
+            api.get(name)
+                .await
+                .with_context(|| format!("cannot read revision {name}"))?
+        };
+        revision::config(&found).map_err(anyhow::Error::msg)
+    }
+
+    /// Says that the node can't be told anything now. What was known of it stays in the status.
+    async fn away(&self, state: &NodeState, contact: Contact, message: &str) -> anyhow::Result<()> {
+        let before = state.status.clone().unwrap_or_default();
+        let status = NodeStateStatus {
+            state: Some(contact),
+            message: message.to_owned(),
+            ..before.clone()
+        };
+        let lost = before.state == Some(Contact::Ready) && contact == Contact::Unreachable;
+        self.write(state, status).await?;
+        if lost {
+            self.context
+                .recorder
+                .publish(state, true, reason::UNREACHABLE, message)
+                .await;
+        }
+        Ok(())
+    }
+
+    async fn write(&self, state: &NodeState, status: NodeStateStatus) -> anyhow::Result<()> {
+        if state.status.as_ref() == Some(&status) {
+            return Ok(());
+        }
+        let api = Api::<NodeState>::all(self.context.client.clone());
+        let name = state.name_any();
+        let patch = json!({
+            "apiVersion": "edict.dev/v1alpha1", "kind": "NodeState",
+            "metadata": {"name": name, "uid": state.metadata.uid},
+            "status": status,
+        });
+        match api
+            .patch_status(
+                &name,
+                &PatchParams::apply(MANAGER).force(),
+                &Patch::Apply(patch),
+            )
+            .await
+        {
+            // Gone, or another one of that name: the cache will say so.
+            Err(kube::Error::Api(answer)) if answer.code == 404 || answer.code == 409 => Ok(()),
+            result => result
+                .map(drop)
+                .with_context(|| format!("cannot write the status of NodeState {name}")),
+        }
+    }
+}
+
+/// Why a node could not be brought to where it should be.
+enum Failure {
+    /// The agent did not answer or did not understand.
+    Agent(Error),
+    /// The agent lacks something.
+    TooOld(String),
+    /// Something on the operator's side.
+    Own(anyhow::Error),
+}
+
+impl From<anyhow::Error> for Failure {
+    fn from(error: anyhow::Error) -> Self {
+        Self::Own(error)
+    }
+}
+
+/// The word for a contact, for metrics.
+pub fn word(contact: Option<Contact>) -> &'static str {
+    match contact {
+        Some(Contact::Ready) => "Ready",
+        Some(Contact::Unreachable) => "Unreachable",
+        Some(Contact::NoAgent) => "NoAgent",
+        Some(Contact::AgentTooOld) => "AgentTooOld",
+        None => "Unknown",
+    }
+}

@@ -1,0 +1,355 @@
+//! The rollout controller: the one writer of `NodeState.spec` and of `NodeConfig.status`.
+//!
+//! Each pass plans from the cache and writes what differs. A `NodeState` is written only if it is
+//! still the one that was planned from, so that a cache that lags behind can't make a layer vanish
+//! without a release.
+
+pub mod plan;
+pub mod summary;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use edict_crds::nodeconfig::{State, condition};
+use edict_crds::{FINALIZER, NodeConfig, NodeConfigStatus, NodeState, name, uid};
+use k8s_openapi::api::apps::v1::ControllerRevision;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use k8s_openapi::jiff::Timestamp;
+use kube::api::{DeleteParams, ObjectMeta, Patch, PatchParams, PostParams};
+use kube::{Api, Client, ResourceExt as _};
+use serde_json::json;
+use tokio::sync::broadcast::error::RecvError;
+
+use crate::cache::{Cache, Change};
+use crate::event::{Recorder, reason};
+use crate::metrics::{ControllerLabels, Metrics};
+use crate::revision;
+use plan::{Desired, Observed, Plan};
+
+/// The field manager of everything that this controller writes.
+const MANAGER: &str = "edict-rollout";
+/// A pass is made this often even when nothing seems to have changed: a safety net.
+const INTERVAL: Duration = Duration::from_secs(60);
+/// The first wait after a failed pass; doubled up to [`RETRY_MAX`].
+const RETRY_MIN: Duration = Duration::from_millis(250);
+/// The longest wait after failed passes.
+const RETRY_MAX: Duration = Duration::from_secs(15);
+
+/// What the controller works with.
+pub struct Context {
+    /// The API server.
+    pub client: Client,
+    /// What it says.
+    pub cache: Cache,
+    /// For Events.
+    pub recorder: Recorder,
+    /// For failures.
+    pub metrics: Arc<Metrics>,
+    /// Edict's namespace.
+    pub namespace: String,
+}
+
+/// Runs until the cache ends.
+pub async fn run(context: Context) -> anyhow::Result<()> {
+    let mut changes = context.cache.changes();
+    context.cache.synced().await?;
+    let mut retry = RETRY_MIN;
+    loop {
+        // Everything up to here is in the cache already.
+        while changes.try_recv().is_ok() {}
+        let wait = match context.pass().await {
+            Ok(()) => {
+                retry = RETRY_MIN;
+                INTERVAL
+            }
+            Err(error) => {
+                tracing::warn!(error = format!("{error:#}"), "rollout pass failed");
+                context
+                    .metrics
+                    .failures
+                    .get_or_create(&ControllerLabels {
+                        controller: "rollout",
+                    })
+                    .inc();
+                let wait = retry;
+                retry = (retry * 2).min(RETRY_MAX);
+                tokio::time::sleep(wait).await;
+                continue;
+            }
+        };
+        let relevant = async {
+            loop {
+                match changes.recv().await {
+                    Ok(Change::Agent(_) | Change::DaemonSet) => {}
+                    Ok(_) | Err(RecvError::Lagged(_)) => return Ok(()),
+                    Err(RecvError::Closed) => anyhow::bail!("the cache has ended"),
+                }
+            }
+        };
+        if let Ok(ended) = tokio::time::timeout(wait, relevant).await {
+            ended?;
+        }
+    }
+}
+
+impl Context {
+    async fn pass(&self) -> anyhow::Result<()> {
+        let observed = Observed {
+            configs: self.cache.configs.state(),
+            nodes: self.cache.nodes.state(),
+            states: self.cache.states.state(),
+            policy: self.cache.policy(),
+        };
+        let plan = plan::plan(&observed);
+        for config in &plan.adopt {
+            self.adopt(config, &observed).await?;
+        }
+        self.ensure_revisions(&observed, &plan).await?;
+        for desired in &plan.states {
+            self.write_state(desired).await?;
+        }
+        let states: BTreeMap<_, _> = observed
+            .states
+            .iter()
+            .map(|state| (name(&**state), &**state))
+            .collect();
+        for config in &observed.configs {
+            let status = summary::summarize(config, &plan, &states, Timestamp::now());
+            self.write_status(config, status).await?;
+        }
+        for config in &plan.free {
+            self.free(config, &observed).await?;
+        }
+        self.prune(&observed).await
+    }
+
+    /// Puts the finalizer on a `NodeConfig`, so that it can't vanish while nodes have it.
+    async fn adopt(&self, name: &str, observed: &Observed) -> anyhow::Result<()> {
+        self.set_finalizer(name, observed, true)
+            .await
+            .with_context(|| format!("cannot adopt NodeConfig {name}"))
+    }
+
+    async fn free(&self, name: &str, observed: &Observed) -> anyhow::Result<()> {
+        self.set_finalizer(name, observed, false)
+            .await
+            .with_context(|| format!("cannot let go of NodeConfig {name}"))
+    }
+
+    async fn set_finalizer(
+        &self,
+        name: &str,
+        observed: &Observed,
+        wanted: bool,
+    ) -> anyhow::Result<()> {
+        let api = Api::<NodeConfig>::all(self.client.clone());
+        let Some(config) = observed
+            .configs
+            .iter()
+            .find(|config| edict_crds::name(&***config) == name)
+        else {
+            return Ok(());
+        };
+        let mut finalizers: Vec<_> = config
+            .finalizers()
+            .iter()
+            .filter(|other| *other != FINALIZER)
+            .cloned()
+            .collect();
+        if wanted {
+            finalizers.push(FINALIZER.to_owned());
+        }
+        // A merge patch replaces the list: only as long as it is the one that was seen.
+        let patch = json!({"metadata": {
+            "finalizers": finalizers,
+            "resourceVersion": config.metadata.resource_version,
+            "uid": config.metadata.uid,
+        }});
+        match api
+            .patch(name, &PatchParams::default(), &Patch::Merge(patch))
+            .await
+        {
+            Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+            result => Ok(result.map(drop)?),
+        }
+    }
+
+    async fn ensure_revisions(&self, observed: &Observed, plan: &Plan) -> anyhow::Result<()> {
+        let api = Api::<ControllerRevision>::namespaced(self.client.clone(), &self.namespace);
+        let known = self.cache.revisions.state();
+        for config in observed
+            .configs
+            .iter()
+            .filter(|config| plan.revisions.contains(uid(&***config)))
+        {
+            let wanted = revision::current_name(config);
+            let mine: Vec<_> = known
+                .iter()
+                .filter(|revision| {
+                    revision.labels().get(revision::LABEL).map(String::as_str)
+                        == Some(uid(&**config))
+                })
+                .collect();
+            if mine.iter().any(|revision| revision.name_any() == wanted) {
+                continue;
+            }
+            let number = mine
+                .iter()
+                .map(|revision| revision.revision)
+                .max()
+                .unwrap_or(0)
+                + 1;
+            let object = revision::current(config, &self.namespace, number);
+            match api.create(&PostParams::default(), &object).await {
+                Err(kube::Error::Api(status)) if status.code == 409 => {}
+                result => {
+                    result.with_context(|| format!("cannot store revision {wanted}"))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn write_state(&self, desired: &Desired) -> anyhow::Result<()> {
+        let api = Api::<NodeState>::all(self.client.clone());
+        let mut object = NodeState::new(&desired.node, desired.spec.clone());
+        object.metadata = ObjectMeta {
+            name: Some(desired.node.clone()),
+            resource_version: desired.resource_version.clone(),
+            owner_references: Some(vec![OwnerReference {
+                api_version: "v1".to_owned(),
+                kind: "Node".to_owned(),
+                name: desired.node.clone(),
+                uid: desired.node_uid.clone(),
+                ..OwnerReference::default()
+            }]),
+            ..ObjectMeta::default()
+        };
+        let node = &desired.node;
+        if desired.resource_version.is_none() {
+            let parameters = PostParams {
+                field_manager: Some(MANAGER.to_owned()),
+                ..PostParams::default()
+            };
+            let created = api.create(&parameters, &object).await;
+            created.with_context(|| format!("cannot create NodeState {node}"))?;
+            return Ok(());
+        }
+        let applied = api
+            .patch(
+                node,
+                &PatchParams::apply(MANAGER).force(),
+                &Patch::Apply(&object),
+            )
+            .await;
+        applied.with_context(|| format!("cannot write the spec of NodeState {node}"))?;
+        Ok(())
+    }
+
+    async fn write_status(
+        &self,
+        config: &NodeConfig,
+        status: NodeConfigStatus,
+    ) -> anyhow::Result<()> {
+        if config.status.as_ref() == Some(&status) {
+            return Ok(());
+        }
+        let api = Api::<NodeConfig>::all(self.client.clone());
+        let name = config.name_any();
+        let patch = json!({
+            "apiVersion": "edict.dev/v1alpha1", "kind": "NodeConfig",
+            "metadata": {"name": name, "uid": config.metadata.uid},
+            "status": status,
+        });
+        let parameters = PatchParams::apply(MANAGER).force();
+        match api
+            .patch_status(&name, &parameters, &Patch::Apply(patch))
+            .await
+        {
+            // Gone, or another one of that name: the cache will say so.
+            Err(kube::Error::Api(answer)) if answer.code == 404 || answer.code == 409 => {
+                return Ok(());
+            }
+            result => {
+                result.with_context(|| format!("cannot write the status of NodeConfig {name}"))?
+            }
+        };
+        self.announce(config, &status).await;
+        Ok(())
+    }
+
+    /// Says in Events what has become different.
+    async fn announce(&self, config: &NodeConfig, status: &NodeConfigStatus) {
+        let before = config.status.clone().unwrap_or_default();
+        if before.state != status.state || before.observed_generation != status.observed_generation
+        {
+            let nodes = status.targeted;
+            let (warning, reason, note) = match status.state {
+                Some(State::Applied) => {
+                    (false, reason::APPLIED, format!("in force on {nodes} nodes"))
+                }
+                Some(State::PendingReload) => {
+                    (false, reason::PENDING_RELOAD, status.message.clone())
+                }
+                Some(State::Refused) => (true, reason::REFUSED, status.message.clone()),
+                Some(State::Failed) => (true, reason::FAILED, status.message.clone()),
+                Some(State::Unreachable) => (true, reason::UNREACHABLE, status.message.clone()),
+                _ => return self.announce_conflict(config, &before, status).await,
+            };
+            self.recorder.publish(config, warning, reason, &note).await;
+        }
+        self.announce_conflict(config, &before, status).await;
+    }
+
+    async fn announce_conflict(
+        &self,
+        config: &NodeConfig,
+        before: &NodeConfigStatus,
+        status: &NodeConfigStatus,
+    ) {
+        let message = |status: &NodeConfigStatus| {
+            let conflict = status
+                .conditions
+                .iter()
+                .find(|one| one.type_ == condition::CONFLICT && one.status == "True");
+            conflict.map(|conflict| conflict.message.clone())
+        };
+        if let Some(now) = message(status).filter(|now| Some(now) != message(before).as_ref()) {
+            self.recorder
+                .publish(config, true, reason::CONFLICT, &now)
+                .await;
+        }
+    }
+
+    /// Deletes revisions that nobody needs.
+    async fn prune(&self, observed: &Observed) -> anyhow::Result<()> {
+        let api = Api::<ControllerRevision>::namespaced(self.client.clone(), &self.namespace);
+        let known = self.cache.revisions.state();
+        let current: Vec<_> = observed
+            .configs
+            .iter()
+            .map(|config| revision::current_name(config))
+            .collect();
+        let named = |name: &str| {
+            let layers = observed.states.iter().flat_map(|state| &state.spec.layers);
+            current.iter().any(|one| one == name)
+                || layers.into_iter().any(|layer| layer.revision == name)
+        };
+        for config in &observed.configs {
+            let mine = known.iter().map(|revision| &**revision).filter(|revision| {
+                revision.labels().get(revision::LABEL).map(String::as_str) == Some(uid(&**config))
+            });
+            for name in revision::surplus(mine, named) {
+                match api.delete(&name, &DeleteParams::default()).await {
+                    Err(kube::Error::Api(status)) if status.code == 404 => {}
+                    result => {
+                        result.with_context(|| format!("cannot delete revision {name}"))?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,257 @@
+//! The plan: which node is to run which revisions, and what leaves it. A pure function of what was
+//! observed.
+//!
+//! For now every entitled node runs a new revision at once.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use edict_core::guard::{Policy, Violation};
+use edict_core::layer::DeletionPolicy;
+use edict_crds::nodestate::{Contact, LayerRef, ReleaseRef};
+use edict_crds::{FINALIZER, NodeConfig, NodeState, NodeStateSpec, name, uid};
+use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use crate::revision;
+
+/// What the plan is made from.
+pub struct Observed {
+    /// All `NodeConfig`s.
+    pub configs: Vec<Arc<NodeConfig>>,
+    /// All nodes.
+    pub nodes: Vec<Arc<Node>>,
+    /// All `NodeState`s.
+    pub states: Vec<Arc<NodeState>>,
+    /// Where `NodeConfig`s may write.
+    pub policy: Policy,
+}
+
+/// What is to be done.
+#[derive(Debug, Default)]
+pub struct Plan {
+    /// `NodeConfig`s that need the finalizer before any node hears of them.
+    pub adopt: Vec<String>,
+    /// Uids of `NodeConfig`s whose current revision has to be there.
+    pub revisions: BTreeSet<String>,
+    /// What each node is to run, where that differs from what stands there.
+    pub states: Vec<Desired>,
+    /// What the guard refuses, by uid of the `NodeConfig`.
+    pub refused: BTreeMap<String, Vec<Violation>>,
+    /// The nodes that each `NodeConfig` is for, by its uid.
+    pub targets: BTreeMap<String, Vec<String>>,
+    /// Nodes that still have to give something back, by uid of the leaving `NodeConfig`.
+    pub holding: BTreeMap<String, Vec<String>>,
+    /// Names of `NodeConfig`s that are deleted and that nothing holds any more.
+    pub free: Vec<String>,
+}
+
+/// The spec that a node's `NodeState` is to have.
+#[derive(Debug, PartialEq)]
+pub struct Desired {
+    /// Name of the node.
+    pub node: String,
+    /// Uid of the node, which owns the `NodeState`.
+    pub node_uid: String,
+    /// The state that this was planned from: if it is no longer the current one, the plan is void.
+    /// `None` where there is none yet.
+    pub resource_version: Option<String>,
+    /// The spec.
+    pub spec: NodeStateSpec,
+}
+
+/// Plans.
+pub fn plan(observed: &Observed) -> Plan {
+    let mut plan = Plan::default();
+    let leaving = |config: &NodeConfig| config.metadata.deletion_timestamp.is_some();
+    let adopted = |config: &NodeConfig| {
+        config
+            .metadata
+            .finalizers
+            .iter()
+            .flatten()
+            .any(|name| name == FINALIZER)
+    };
+    for config in &observed.configs {
+        if leaving(config) {
+            continue;
+        }
+        if !adopted(config) {
+            plan.adopt.push(name(&**config).to_owned());
+        }
+        let violations = config.spec.config.check(&observed.policy);
+        if violations.is_empty() {
+            plan.revisions.insert(uid(&**config).to_owned());
+        } else {
+            plan.refused.insert(uid(&**config).to_owned(), violations);
+        }
+        plan.targets.insert(uid(&**config).to_owned(), Vec::new());
+    }
+
+    let by_node: BTreeMap<_, _> = observed
+        .states
+        .iter()
+        .map(|state| (name(&**state), &**state))
+        .collect();
+    for node in observed.nodes.iter().filter(|node| is_linux(node)) {
+        let labels = node.metadata.labels.clone().unwrap_or_default();
+        let state = by_node.get(name(&**node)).copied();
+        let before = state.map(|state| state.spec.clone()).unwrap_or_default();
+        let mut layers = Vec::new();
+        for config in observed.configs.iter().filter(|config| !leaving(config)) {
+            if !config.spec.target.matches(name(&**node), &labels) {
+                continue;
+            }
+            let uid = uid(&**config);
+            plan.targets
+                .entry(uid.to_owned())
+                .or_default()
+                .push(name(&**node).to_owned());
+            if plan.refused.contains_key(uid) || !adopted(config) {
+                // What was accepted before stays in force.
+                layers.extend(before.layers.iter().find(|layer| layer.uid == uid).cloned());
+            } else {
+                layers.push(layer(config));
+            }
+        }
+        layers.sort_by(|a, b| a.uid.cmp(&b.uid));
+        let spec = NodeStateSpec {
+            releases: releases(&before, &layers, &observed.configs, &done(state)),
+            layers,
+        };
+        for (uid, held) in held(&spec, state) {
+            if held {
+                plan.holding
+                    .entry(uid)
+                    .or_default()
+                    .push(name(&**node).to_owned());
+            }
+        }
+        if state.is_none() || spec != before {
+            plan.states.push(Desired {
+                node: name(&**node).to_owned(),
+                node_uid: uid(&**node).to_owned(),
+                resource_version: state.and_then(|state| state.metadata.resource_version.clone()),
+                spec,
+            });
+        }
+    }
+
+    // A node counts only with what stands in the API server: a release that is merely planned may
+    // still fail to be written.
+    let unwritten: BTreeSet<&str> = plan
+        .states
+        .iter()
+        .map(|desired| desired.node.as_str())
+        .collect();
+    for config in observed
+        .configs
+        .iter()
+        .filter(|config| leaving(config) && adopted(config))
+    {
+        let uid = uid(&**config);
+        let named = observed.states.iter().any(|state| {
+            let pending = unwritten.contains(name(&**state));
+            let layer = state.spec.layers.iter().any(|layer| layer.uid == uid);
+            layer && pending
+        });
+        if !named && !plan.holding.contains_key(uid) {
+            plan.free.push(name(&**config).to_owned());
+        }
+    }
+    plan
+}
+
+/// Edict's agent runs on Linux. A node says what it is by a label that every kubelet sets.
+fn is_linux(node: &Node) -> bool {
+    let os = node
+        .metadata
+        .labels
+        .as_ref()
+        .and_then(|labels| labels.get("kubernetes.io/os"));
+    os.is_none_or(|os| os == "linux")
+}
+
+fn layer(config: &NodeConfig) -> LayerRef {
+    LayerRef {
+        uid: uid(config).to_owned(),
+        name: name(config).to_owned(),
+        revision: revision::current_name(config),
+        priority: config.spec.priority.unwrap_or(0),
+        created: created(config),
+        deletion_policy: config.spec.deletion_policy.unwrap_or_default(),
+    }
+}
+
+fn created(config: &NodeConfig) -> Time {
+    let time = config.metadata.creation_timestamp.clone();
+    time.unwrap_or(Time(k8s_openapi::jiff::Timestamp::UNIX_EPOCH))
+}
+
+/// The releases that the agent has reported as done, in answer to exactly this spec.
+fn done(state: Option<&NodeState>) -> BTreeSet<String> {
+    let Some((state, status)) = state.and_then(|state| Some((state, state.status.as_ref()?)))
+    else {
+        return BTreeSet::new();
+    };
+    if status.observed_generation != state.metadata.generation {
+        return BTreeSet::new();
+    }
+    let done = status.releases.iter().filter(|release| release.done);
+    done.map(|release| release.uid.clone()).collect()
+}
+
+/// What leaves a node: what was leaving and is not gone yet, and what it was to have and is to have
+/// no more.
+fn releases(
+    before: &NodeStateSpec,
+    layers: &[LayerRef],
+    configs: &[Arc<NodeConfig>],
+    done: &BTreeSet<String>,
+) -> Vec<ReleaseRef> {
+    // As long as the NodeConfig is there, what it says now counts: a deletion that cannot go on is
+    // freed by setting its policy to Retain.
+    let policy = |uid: &str, stored: DeletionPolicy| {
+        let config = configs
+            .iter()
+            .find(|config| edict_crds::uid(&***config) == uid);
+        config.map_or(stored, |config| {
+            config.spec.deletion_policy.unwrap_or_default()
+        })
+    };
+    let stays = |uid: &str| layers.iter().any(|layer| layer.uid == uid);
+    let earlier = before
+        .releases
+        .iter()
+        .filter(|release| !done.contains(&release.uid))
+        .map(|release| ReleaseRef {
+            policy: policy(&release.uid, release.policy),
+            ..release.clone()
+        });
+    let new = before.layers.iter().map(|layer| ReleaseRef {
+        uid: layer.uid.clone(),
+        name: layer.name.clone(),
+        policy: policy(&layer.uid, layer.deletion_policy),
+    });
+    let mut releases: Vec<ReleaseRef> = Vec::new();
+    for release in earlier.chain(new) {
+        if !stays(&release.uid) && !releases.iter().any(|known| known.uid == release.uid) {
+            releases.push(release);
+        }
+    }
+    releases.sort_by(|a, b| a.uid.cmp(&b.uid));
+    releases
+}
+
+/// For each release of a node whether it holds up the deletion: a node that is away does not.
+fn held(spec: &NodeStateSpec, state: Option<&NodeState>) -> Vec<(String, bool)> {
+    let contact = state.and_then(|state| state.status.as_ref()?.state);
+    let away = matches!(contact, Some(Contact::Unreachable | Contact::NoAgent));
+    spec.releases
+        .iter()
+        .map(|release| (release.uid.clone(), !away))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,269 @@
+use serde_json::{Value, json};
+
+use super::*;
+
+fn config(name: &str, change: Value) -> Arc<NodeConfig> {
+    let mut object = json!({
+        "apiVersion": "edict.dev/v1alpha1", "kind": "NodeConfig",
+        "metadata": {"name": name, "uid": format!("u-{name}"), "finalizers": [FINALIZER]},
+        "spec": {"target": {"role": "All"}, "docker": {"registryMirrors": ["https://m.example"]}},
+    });
+    merge(&mut object, change);
+    Arc::new(serde_json::from_value(object).unwrap())
+}
+
+fn deleted(name: &str) -> Arc<NodeConfig> {
+    config(
+        name,
+        json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}}),
+    )
+}
+
+fn node(name: &str, labels: Value) -> Arc<Node> {
+    Arc::new(
+        serde_json::from_value(
+            json!({"metadata": {"name": name, "uid": format!("n-{name}"), "labels": labels}}),
+        )
+        .unwrap(),
+    )
+}
+
+fn state(name: &str, spec: NodeStateSpec, status: Value) -> Arc<NodeState> {
+    let spec = serde_json::to_value(spec).unwrap();
+    Arc::new(
+        serde_json::from_value(json!({
+            "apiVersion": "edict.dev/v1alpha1", "kind": "NodeState",
+            "metadata": {"name": name, "generation": 2, "resourceVersion": "7"}, "spec": spec, "status": status,
+        }))
+        .unwrap(),
+    )
+}
+
+/// JSON merge patch, RFC 7386.
+fn merge(target: &mut Value, change: Value) {
+    match change {
+        Value::Object(map) => {
+            if !target.is_object() {
+                *target = json!({});
+            }
+            for (key, value) in map {
+                merge(&mut target[key], value);
+            }
+        }
+        other => *target = other,
+    }
+}
+
+fn observed(
+    configs: Vec<Arc<NodeConfig>>,
+    nodes: Vec<Arc<Node>>,
+    states: Vec<Arc<NodeState>>,
+) -> Observed {
+    Observed {
+        configs,
+        nodes,
+        states,
+        policy: Policy::default(),
+    }
+}
+
+fn with_layer(config: &NodeConfig) -> NodeStateSpec {
+    NodeStateSpec {
+        layers: vec![layer(config)],
+        releases: vec![],
+    }
+}
+
+fn with_release(name: &str) -> NodeStateSpec {
+    NodeStateSpec {
+        layers: vec![],
+        releases: vec![ReleaseRef {
+            uid: format!("u-{name}"),
+            name: name.into(),
+            policy: DeletionPolicy::Restore,
+        }],
+    }
+}
+
+fn names(spec: &NodeStateSpec) -> (Vec<&str>, Vec<&str>) {
+    let layers = spec
+        .layers
+        .iter()
+        .map(|layer| layer.name.as_str())
+        .collect();
+    (
+        layers,
+        spec.releases
+            .iter()
+            .map(|release| release.name.as_str())
+            .collect(),
+    )
+}
+
+#[test]
+fn masters_and_workers_get_their_own() {
+    let masters = config("masters", json!({"spec": {"target": {"role": "Master"}}}));
+    let workers = config("workers", json!({"spec": {"target": {"role": "Worker"}}}));
+    let nodes = vec![
+        node("m", json!({"node-role.kubernetes.io/control-plane": ""})),
+        node("w", json!({"kubernetes.io/os": "linux"})),
+        node("win", json!({"kubernetes.io/os": "windows"})),
+    ];
+    let plan = plan(&observed(vec![masters, workers], nodes, vec![]));
+    let specs: Vec<_> = plan
+        .states
+        .iter()
+        .map(|d| (d.node.as_str(), names(&d.spec)))
+        .collect();
+    assert_eq!(
+        specs,
+        [
+            ("m", (vec!["masters"], vec![])),
+            ("w", (vec!["workers"], vec![]))
+        ]
+    );
+    assert_eq!(plan.targets["u-masters"], ["m"]);
+    assert_eq!(plan.states[0].node_uid, "n-m");
+    assert_eq!(plan.states[0].resource_version, None);
+    assert_eq!(plan.revisions.len(), 2);
+}
+
+#[test]
+fn nothing_changes_when_everything_stands() {
+    let a = config("a", json!({}));
+    let states = vec![state("w", with_layer(&a), json!({}))];
+    let plan = plan(&observed(vec![a], vec![node("w", json!({}))], states));
+    assert_eq!(plan.states, []);
+}
+
+#[test]
+fn no_node_hears_of_a_config_before_it_has_the_finalizer() {
+    let new = config("new", json!({"metadata": {"finalizers": []}}));
+    let plan = plan(&observed(vec![new], vec![node("w", json!({}))], vec![]));
+    assert_eq!(plan.adopt, ["new"]);
+    assert_eq!(names(&plan.states[0].spec), (vec![], vec![]));
+}
+
+#[test]
+fn a_refused_config_leaves_what_was_accepted_in_force() {
+    let good = config("a", json!({}));
+    let bad = config(
+        "a",
+        json!({"spec": {"docker": {"registryMirrors": ["https://$(id)"]}}}),
+    );
+    let states = vec![state("w", with_layer(&good), json!({}))];
+    let nodes = vec![node("w", json!({})), node("x", json!({}))];
+    let plan = plan(&observed(vec![bad], nodes, states));
+    assert_eq!(plan.refused["u-a"][0].field, "docker.registryMirrors[0]");
+    assert!(plan.revisions.is_empty());
+    // The node that had it keeps it; the one that had not gets nothing.
+    let specs: Vec<_> = plan
+        .states
+        .iter()
+        .map(|d| (d.node.as_str(), names(&d.spec)))
+        .collect();
+    assert_eq!(specs, [("x", (vec![], vec![]))]);
+}
+
+#[test]
+fn leaving_takes_an_explicit_release() {
+    let a = config("a", json!({"spec": {"deletionPolicy": "Retain"}}));
+    let elsewhere = config(
+        "a",
+        json!({"spec": {"target": {"nodes": ["other"]}, "deletionPolicy": "Retain"}}),
+    );
+    let states = || vec![state("w", with_layer(&a), json!({}))];
+    let nodes = || vec![node("w", json!({}))];
+    // Retargeted, deleted, and gone without a trace: each ends as a release.
+    for configs in [vec![elsewhere], vec![deleted("a")], vec![]] {
+        let given = configs
+            .first()
+            .map(|config| config.spec.deletion_policy.unwrap_or_default());
+        let plan = plan(&observed(configs, nodes(), states()));
+        assert_eq!(names(&plan.states[0].spec), (vec![], vec!["a"]));
+        assert_eq!(plan.states[0].resource_version.as_deref(), Some("7"));
+        assert_eq!(
+            plan.states[0].spec.releases[0].policy,
+            given.unwrap_or(DeletionPolicy::Retain)
+        );
+        assert!(plan.free.is_empty(), "not before the release is written");
+    }
+}
+
+#[test]
+fn a_release_stays_until_it_is_done_for_this_very_spec() {
+    for (status, stays) in [
+        (json!({}), true),
+        (json!({"observedGeneration": 2, "releases": []}), true),
+        (
+            json!({"observedGeneration": 2, "releases": [{"uid": "u-a", "name": "a", "done": false}]}),
+            true,
+        ),
+        (
+            json!({"observedGeneration": 1, "releases": [{"uid": "u-a", "name": "a", "done": true}]}),
+            true,
+        ),
+        (
+            json!({"observedGeneration": 2, "releases": [{"uid": "u-a", "name": "a", "done": true}]}),
+            false,
+        ),
+    ] {
+        let states = vec![state("w", with_release("a"), status.clone())];
+        let plan = plan(&observed(
+            vec![deleted("a")],
+            vec![node("w", json!({}))],
+            states,
+        ));
+        assert_eq!(plan.states.is_empty(), stays, "{status}");
+        assert_eq!(plan.free.is_empty(), stays, "{status}");
+        assert_eq!(plan.holding.contains_key("u-a"), stays, "{status}");
+    }
+}
+
+#[test]
+fn a_config_that_comes_back_is_released_no_more() {
+    let a = config("a", json!({}));
+    let states = vec![state("w", with_release("a"), json!({}))];
+    let plan = plan(&observed(vec![a], vec![node("w", json!({}))], states));
+    assert_eq!(names(&plan.states[0].spec), (vec!["a"], vec![]));
+}
+
+#[test]
+fn nodes_that_are_away_hold_up_nothing_and_keep_their_release() {
+    for (contact, free) in [
+        ("Unreachable", true),
+        ("NoAgent", true),
+        ("Ready", false),
+        ("AgentTooOld", false),
+    ] {
+        let states = vec![state("w", with_release("a"), json!({"state": contact}))];
+        let plan = plan(&observed(
+            vec![deleted("a")],
+            vec![node("w", json!({}))],
+            states,
+        ));
+        assert_eq!(!plan.free.is_empty(), free, "{contact}");
+        assert_eq!(plan.states, [], "{contact}");
+    }
+}
+
+#[test]
+fn states_of_nodes_that_are_gone_hold_up_nothing() {
+    let states = vec![state("gone", with_release("a"), json!({"state": "Ready"}))];
+    let plan = plan(&observed(vec![deleted("a")], vec![], states));
+    assert_eq!(plan.free, ["a"]);
+}
+
+#[test]
+fn the_policy_of_a_leaving_config_can_still_be_changed() {
+    let retain = config(
+        "a",
+        json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}, "spec": {"deletionPolicy": "Retain"}}),
+    );
+    let states = vec![state("w", with_release("a"), json!({}))];
+    let plan = plan(&observed(vec![retain], vec![node("w", json!({}))], states));
+    assert_eq!(
+        plan.states[0].spec.releases[0].policy,
+        DeletionPolicy::Retain
+    );
+}

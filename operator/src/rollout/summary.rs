@@ -1,0 +1,280 @@
+//! `NodeConfig.status`, summed from the `NodeState`s. Pure.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use edict_core::digest;
+use edict_core::guard::Violation;
+use edict_crds::nodeconfig::{NODES_MAX, NodeSummary, State, condition};
+use edict_crds::nodestate::{Contact, LayerStatus, OutcomeStatus};
+use edict_crds::{NodeConfig, NodeConfigStatus, NodeState, uid};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use k8s_openapi::jiff::Timestamp;
+
+use super::plan::Plan;
+use crate::revision;
+
+/// The longest message of one node in the summary, in characters.
+const NODE_MESSAGE_MAX: usize = 300;
+/// The longest message of all, in characters.
+const MESSAGE_MAX: usize = 2000;
+
+/// The status that `config` is to have. Conditions that did not change keep their time.
+pub fn summarize(
+    config: &NodeConfig,
+    plan: &Plan,
+    states: &BTreeMap<&str, &NodeState>,
+    now: Timestamp,
+) -> NodeConfigStatus {
+    let uid = uid(config);
+    let refused = plan.refused.get(uid).map(Vec::as_slice).unwrap_or_default();
+    let targets = plan.targets.get(uid).map(Vec::as_slice).unwrap_or_default();
+    let digest = digest::of(&config.spec.config);
+    let leaving = config.metadata.deletion_timestamp.is_some();
+    let mut nodes: Vec<_> = targets
+        .iter()
+        .map(|node| node_summary(node, uid, &digest, states.get(node.as_str()).copied()))
+        .collect();
+    let count = |wanted: &[State]| {
+        let count = nodes
+            .iter()
+            .filter(|node| wanted.contains(&node.state))
+            .count();
+        u32::try_from(count).unwrap_or(u32::MAX)
+    };
+    let targeted = u32::try_from(targets.len()).unwrap_or(u32::MAX);
+    let (applied, pending, failed, unreachable) = if refused.is_empty() {
+        (
+            count(&[State::Applied]),
+            count(&[State::PendingReload, State::Progressing]),
+            count(&[State::Failed, State::Refused]),
+            count(&[State::Unreachable]),
+        )
+    } else {
+        (0, 0, targeted, 0)
+    };
+    nodes.retain(|node| node.state != State::Applied && refused.is_empty());
+    nodes.sort_by(|a, b| b.state.cmp(&a.state).then_with(|| a.name.cmp(&b.name)));
+
+    let (state, message) = if leaving {
+        let holding = plan.holding.get(uid).map(Vec::as_slice).unwrap_or_default();
+        (State::Releasing, releasing(holding, states, uid))
+    } else if !refused.is_empty() {
+        (State::Refused, sentence(refused))
+    } else if targets.is_empty() {
+        (
+            State::NoNodes,
+            "no node of the cluster is meant by spec.target".to_owned(),
+        )
+    } else {
+        match nodes.first() {
+            None => (State::Applied, String::new()),
+            Some(worst) => (worst.state, overall(worst, &nodes)),
+        }
+    };
+    nodes.truncate(NODES_MAX);
+    let conditions = conditions(
+        config,
+        refused,
+        state,
+        &message,
+        &conflicts(targets, uid, states),
+        now,
+    );
+    NodeConfigStatus {
+        observed_generation: config.metadata.generation,
+        state: Some(state),
+        message: cut(&message, MESSAGE_MAX),
+        targeted,
+        applied,
+        pending,
+        failed,
+        unreachable,
+        revision: refused.is_empty().then(|| revision::current_name(config)),
+        nodes,
+        conditions,
+    }
+}
+
+fn node_summary(node: &str, uid: &str, digest: &str, state: Option<&NodeState>) -> NodeSummary {
+    let status = state.and_then(|state| state.status.as_ref());
+    let layer = status.and_then(|status| status.layers.iter().find(|layer| layer.uid == uid));
+    let (state, message) = match (status, layer) {
+        (Some(status), _)
+            if matches!(status.state, Some(Contact::Unreachable | Contact::NoAgent)) =>
+        {
+            (State::Unreachable, status.message.clone())
+        }
+        (Some(status), _) if status.state == Some(Contact::AgentTooOld) => {
+            (State::Failed, status.message.clone())
+        }
+        (_, Some(layer)) if layer.digest == digest => (outcome(layer), layer.message.clone()),
+        _ => (
+            State::Progressing,
+            "waiting for the node's agent".to_owned(),
+        ),
+    };
+    NodeSummary {
+        name: node.to_owned(),
+        state,
+        message: cut(&message, NODE_MESSAGE_MAX),
+    }
+}
+
+fn outcome(layer: &LayerStatus) -> State {
+    match layer.outcome {
+        OutcomeStatus::Applied => State::Applied,
+        OutcomeStatus::PendingReload => State::PendingReload,
+        OutcomeStatus::Refused => State::Refused,
+        OutcomeStatus::Failed => State::Failed,
+    }
+}
+
+/// What another `NodeConfig` has: a sentence for each, with how many nodes it holds for.
+fn conflicts(targets: &[String], uid: &str, states: &BTreeMap<&str, &NodeState>) -> Vec<String> {
+    let mut nodes: BTreeMap<String, usize> = BTreeMap::new();
+    for node in targets {
+        let status = states
+            .get(node.as_str())
+            .and_then(|state| state.status.as_ref());
+        let layers = status.iter().flat_map(|status| &status.layers);
+        for conflict in layers
+            .filter(|layer| layer.uid == uid)
+            .flat_map(|layer| &layer.conflicts)
+        {
+            let what = match &conflict.key {
+                Some(key) => format!("key {key} in {}", conflict.path),
+                None => format!("file {}", conflict.path),
+            };
+            *nodes
+                .entry(format!("{what} belongs to NodeConfig {}", conflict.winner))
+                .or_default() += 1;
+        }
+    }
+    let on = |count| if count == 1 { "node" } else { "nodes" };
+    nodes
+        .into_iter()
+        .map(|(what, count)| format!("{what} on {count} {}", on(count)))
+        .collect()
+}
+
+fn conditions(
+    config: &NodeConfig,
+    refused: &[Violation],
+    state: State,
+    message: &str,
+    conflicts: &[String],
+    now: Timestamp,
+) -> Vec<Condition> {
+    let before = config
+        .status
+        .as_ref()
+        .map(|status| status.conditions.as_slice())
+        .unwrap_or_default();
+    let make = |kind: &str, holds: bool, reason: &str, message: &str| {
+        let status = if holds { "True" } else { "False" };
+        let earlier = before
+            .iter()
+            .find(|condition| condition.type_ == kind && condition.status == status);
+        Condition {
+            type_: kind.to_owned(),
+            status: status.to_owned(),
+            reason: reason.to_owned(),
+            message: cut(message, MESSAGE_MAX),
+            observed_generation: config.metadata.generation,
+            last_transition_time: earlier.map_or(Time(now), |condition| {
+                condition.last_transition_time.clone()
+            }),
+        }
+    };
+    let accepted = refused.is_empty();
+    let says = sentence(refused);
+    vec![
+        make(
+            condition::ACCEPTED,
+            accepted,
+            if accepted { "Accepted" } else { "Refused" },
+            &says,
+        ),
+        make(
+            condition::CONFLICT,
+            !conflicts.is_empty(),
+            if conflicts.is_empty() {
+                "NoConflict"
+            } else {
+                "Conflict"
+            },
+            &conflicts.join("; "),
+        ),
+        make(
+            condition::READY,
+            state == State::Applied,
+            &format!("{state:?}"),
+            message,
+        ),
+    ]
+}
+
+fn sentence(violations: &[Violation]) -> String {
+    violations
+        .iter()
+        .map(|violation| format!("spec.{violation}"))
+        .collect::<Vec<_>>()
+        .join("; ")
+}
+
+fn overall(worst: &NodeSummary, nodes: &[NodeSummary]) -> String {
+    let alike: Vec<_> = nodes
+        .iter()
+        .filter(|node| node.state == worst.state)
+        .map(|node| node.name.as_str())
+        .collect();
+    let mut message = list(&alike);
+    if !worst.message.is_empty() {
+        let _ = write!(message, ": {}", worst.message);
+    }
+    message
+}
+
+fn releasing(holding: &[String], states: &BTreeMap<&str, &NodeState>, uid: &str) -> String {
+    if holding.is_empty() {
+        return "every node that can be reached is as it was".to_owned();
+    }
+    let names: Vec<_> = holding.iter().map(String::as_str).collect();
+    let mut message = format!("being given back: {}", list(&names));
+    let status = |node: &String| {
+        states
+            .get(node.as_str())
+            .and_then(|state| state.status.as_ref())
+    };
+    let releases = holding
+        .iter()
+        .filter_map(status)
+        .flat_map(|status| &status.releases);
+    if let Some(release) = releases
+        .filter(|release| release.uid == uid)
+        .find(|release| !release.message.is_empty())
+    {
+        let _ = write!(message, ": {}", release.message);
+    }
+    message
+}
+
+/// Up to five names, and how many more there are.
+fn list(names: &[&str]) -> String {
+    let shown = names[..names.len().min(5)].join(", ");
+    match names.len() {
+        0..=5 => shown,
+        more => format!("{shown} and {} more", more - 5),
+    }
+}
+
+fn cut(text: &str, max: usize) -> String {
+    match text.char_indices().nth(max) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

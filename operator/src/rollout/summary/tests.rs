@@ -1,0 +1,267 @@
+use serde_json::{Value, json};
+
+use super::*;
+
+fn config(change: &Value) -> NodeConfig {
+    let mut object = json!({
+        "apiVersion": "edict.dev/v1alpha1", "kind": "NodeConfig",
+        "metadata": {"name": "a", "uid": "u", "generation": 4},
+        "spec": {"target": {"role": "All"}, "docker": {"registryMirrors": ["https://m.example"]}},
+    });
+    for (key, value) in change.as_object().unwrap() {
+        object[key] = value.clone();
+    }
+    serde_json::from_value(object).unwrap()
+}
+
+fn state(node: &str, status: &Value) -> NodeState {
+    serde_json::from_value(json!({
+        "apiVersion": "edict.dev/v1alpha1", "kind": "NodeState", "metadata": {"name": node}, "spec": {}, "status": status,
+    }))
+    .unwrap()
+}
+
+/// The status of a node whose agent ended the layer like this.
+fn ended(outcome: &str, message: &str, conflicts: Value) -> Value {
+    let digest = digest::of(&config(&json!({})).spec.config);
+    json!({"state": "Ready", "layers": [
+        {"uid": "u", "name": "a", "digest": digest, "outcome": outcome, "message": message, "conflicts": conflicts},
+    ]})
+}
+
+fn summary(object: &NodeConfig, nodes: &[(&str, Value)], plan: Plan) -> NodeConfigStatus {
+    let states: Vec<_> = nodes
+        .iter()
+        .map(|(node, status)| state(node, status))
+        .collect();
+    let by_node = nodes.iter().map(|(node, _)| *node).zip(&states).collect();
+    let targets = nodes.iter().map(|(node, _)| (*node).to_owned()).collect();
+    let plan = Plan {
+        targets: [("u".to_owned(), targets)].into(),
+        ..plan
+    };
+    summarize(
+        object,
+        &plan,
+        &by_node,
+        Timestamp::from_second(100).unwrap(),
+    )
+}
+
+fn of(nodes: &[(&str, Value)]) -> NodeConfigStatus {
+    summary(&config(&json!({})), nodes, Plan::default())
+}
+
+fn condition<'a>(status: &'a NodeConfigStatus, kind: &str) -> (&'a str, &'a str, &'a str) {
+    let found = status
+        .conditions
+        .iter()
+        .find(|condition| condition.type_ == kind)
+        .unwrap();
+    (&found.status, &found.reason, &found.message)
+}
+
+#[test]
+fn all_there() {
+    let status = of(&[
+        ("n1", ended("Applied", "", json!([]))),
+        ("n2", ended("Applied", "", json!([]))),
+    ]);
+    assert_eq!(status.state, Some(State::Applied));
+    assert_eq!(
+        (
+            status.targeted,
+            status.applied,
+            status.pending,
+            status.failed,
+            status.unreachable
+        ),
+        (2, 2, 0, 0, 0)
+    );
+    assert_eq!(status.nodes, []);
+    assert_eq!(condition(&status, "Ready"), ("True", "Applied", ""));
+    assert_eq!(condition(&status, "Accepted"), ("True", "Accepted", ""));
+    assert_eq!(condition(&status, "Conflict"), ("False", "NoConflict", ""));
+    assert_eq!(status.observed_generation, Some(4));
+}
+
+#[test]
+fn the_worst_node_gives_the_state_and_all_are_counted() {
+    let stale = json!({"state": "Ready", "layers": [{"uid": "u", "name": "a", "digest": "old", "outcome": "Applied"}]});
+    let status = of(&[
+        ("n1", ended("Applied", "", json!([]))),
+        ("n2", ended("PendingReload", "docker.service", json!([]))),
+        (
+            "n3",
+            ended(
+                "Failed",
+                "/etc/docker/daemon.json: not valid JSON",
+                json!([]),
+            ),
+        ),
+        (
+            "n4",
+            json!({"state": "Unreachable", "message": "no answer within 5 s"}),
+        ),
+        ("n5", json!({"state": "NoAgent"})),
+        ("n6", stale),
+        ("n7", json!({})),
+        ("n8", json!({"state": "AgentTooOld", "message": "wire"})),
+    ]);
+    assert_eq!(status.state, Some(State::Failed));
+    assert_eq!(
+        (
+            status.targeted,
+            status.applied,
+            status.pending,
+            status.failed,
+            status.unreachable
+        ),
+        (8, 1, 3, 2, 2)
+    );
+    let nodes: Vec<_> = status.nodes.iter().map(|node| node.name.as_str()).collect();
+    assert_eq!(nodes, ["n3", "n8", "n4", "n5", "n6", "n7", "n2"]);
+    assert_eq!(
+        status.message,
+        "n3, n8: /etc/docker/daemon.json: not valid JSON"
+    );
+    assert_eq!(condition(&status, "Ready").0, "False");
+}
+
+#[test]
+fn no_node_is_said_so() {
+    let status = of(&[]);
+    assert_eq!(status.state, Some(State::NoNodes));
+    assert!(status.message.contains("spec.target"));
+}
+
+#[test]
+fn a_refusal_names_field_and_rule() {
+    let violations = config(
+        &json!({"spec": {"target": {"role": "All"}, "docker": {"registryMirrors": ["ftp://m"]}}}),
+    )
+    .spec
+    .config
+    .check(&edict_core::guard::Policy::default());
+    let plan = Plan {
+        refused: [("u".to_owned(), violations)].into(),
+        ..Plan::default()
+    };
+    let status = summary(&config(&json!({})), &[("n1", json!({}))], plan);
+    assert_eq!(status.state, Some(State::Refused));
+    assert_eq!((status.failed, status.pending), (1, 0));
+    assert_eq!(
+        condition(&status, "Accepted").2,
+        "spec.docker.registryMirrors[0]: \"ftp://m\" is refused by rule url-scheme: use a URL that begins with http:// or https://"
+    );
+    assert_eq!(status.revision, None);
+}
+
+#[test]
+fn conflicts_name_the_winner_and_do_not_spoil_the_rest() {
+    let lost =
+        json!([{"path": "/etc/docker/daemon.json", "key": "registry-mirrors", "winner": "b"}]);
+    let status = of(&[
+        ("n1", ended("Applied", "", lost.clone())),
+        ("n2", ended("Applied", "", lost)),
+        (
+            "n3",
+            ended("Applied", "", json!([{"path": "/etc/motd", "winner": "c"}])),
+        ),
+    ]);
+    assert_eq!(status.state, Some(State::Applied));
+    assert_eq!(
+        condition(&status, "Conflict"),
+        (
+            "True",
+            "Conflict",
+            "file /etc/motd belongs to NodeConfig c on 1 node; \
+             key registry-mirrors in /etc/docker/daemon.json belongs to NodeConfig b on 2 nodes"
+        )
+    );
+}
+
+#[test]
+fn a_leaving_config_says_who_is_left() {
+    let leaving = config(
+        &json!({"metadata": {"name": "a", "uid": "u", "deletionTimestamp": "2026-01-01T00:00:00Z"}}),
+    );
+    let failed =
+        json!({"releases": [{"uid": "u", "name": "a", "done": false, "message": "disk full"}]});
+    let plan = Plan {
+        holding: [("u".to_owned(), vec!["n1".to_owned()])].into(),
+        ..Plan::default()
+    };
+    let status = summary(&leaving, &[("n1", failed)], plan);
+    assert_eq!(status.state, Some(State::Releasing));
+    assert_eq!(status.message, "being given back: n1: disk full");
+    let status = summary(&leaving, &[], Plan::default());
+    assert_eq!(
+        status.message,
+        "every node that can be reached is as it was"
+    );
+}
+
+#[test]
+fn a_condition_keeps_its_time_until_it_changes() {
+    let mut object = config(&json!({}));
+    object.status = Some(of(&[("n1", ended("Applied", "", json!([])))]));
+    let time = |status: &NodeConfigStatus| {
+        status
+            .conditions
+            .iter()
+            .map(|c| c.last_transition_time.0.as_second())
+            .collect::<Vec<_>>()
+    };
+    let later = |nodes: &[(&str, Value)]| {
+        let states: Vec<_> = nodes
+            .iter()
+            .map(|(node, status)| state(node, status))
+            .collect();
+        let by_node = nodes.iter().map(|(node, _)| *node).zip(&states).collect();
+        let plan = Plan {
+            targets: [("u".to_owned(), vec!["n1".to_owned()])].into(),
+            ..Plan::default()
+        };
+        summarize(
+            &object,
+            &plan,
+            &by_node,
+            Timestamp::from_second(200).unwrap(),
+        )
+    };
+    assert_eq!(
+        time(&later(&[("n1", ended("Applied", "", json!([])))])),
+        [100, 100, 100]
+    );
+    assert_eq!(
+        time(&later(&[("n1", ended("Failed", "x", json!([])))])),
+        [100, 100, 200]
+    );
+}
+
+#[test]
+fn many_nodes_are_cut_and_still_counted() {
+    let nodes: Vec<_> = (0..70)
+        .map(|n| {
+            (
+                format!("n{n:02}"),
+                ended("Failed", &"x".repeat(5000), json!([])),
+            )
+        })
+        .collect();
+    let nodes: Vec<_> = nodes
+        .iter()
+        .map(|(name, status)| (name.as_str(), status.clone()))
+        .collect();
+    let status = of(&nodes);
+    assert_eq!((status.failed, status.nodes.len()), (70, 50));
+    assert!(
+        status
+            .message
+            .starts_with("n00, n01, n02, n03, n04 and 65 more: xxx"),
+        "{}",
+        status.message
+    );
+    assert!(serde_json::to_string(&status).unwrap().len() < 64 * 1024);
+}
