@@ -29,6 +29,10 @@ use crate::ledger::{Ledger, Original};
 use crate::plan::{Facts, Plan, plan};
 use crate::state::{self, InForce, State, Store, resolution};
 
+/// What is said of a layer whose digest is another one's.
+const OTHER_DIGEST: &str = "the digest is not that of the configuration: was it changed on its way, or \
+    made by another release?";
+
 /// The agent of one node.
 pub struct Agent {
     node: String,
@@ -155,6 +159,18 @@ impl Agent {
             report.layers.push(applied);
         }
         round.finish(&mut report);
+        let (layers, releases, settled) = (
+            report.layers.len(),
+            report.releases.len(),
+            report.is_settled(),
+        );
+        tracing::info!(
+            digest = report.digest,
+            layers,
+            releases,
+            settled,
+            "push done"
+        );
         say(Event::Done(report.clone()));
         report
     }
@@ -262,9 +278,7 @@ impl<'a> Round<'a> {
             pending: Vec::new(),
         };
         if layer.digest != digest::of(&layer.config) {
-            report.message = "the digest is not that of the configuration: was it changed on its \
-                              way, or made by another release?"
-                .to_owned();
+            report.message.push_str(OTHER_DIGEST);
         } else if report.violations.is_empty() {
             match locate::locate(&*self.agent.host, layer, &self.policy) {
                 Err(error) => {
@@ -405,7 +419,7 @@ impl<'a> Round<'a> {
         seen: &BTreeMap<String, Seen>,
         end: State,
     ) -> Result<BTreeMap<String, Written>, Error> {
-        if end == self.state {
+        if end == self.state && plan.is_idle() {
             return Ok(BTreeMap::new());
         }
         let Agent { host, store, .. } = self.agent;

@@ -114,7 +114,7 @@ impl<'a> Commit<'a> {
                 self.staged.push(staged.map_err(failed(path, "written"))?);
             }
         }
-        for staged in std::mem::take(&mut self.staged) {
+        while let Some(staged) = self.staged.pop() {
             self.publish(&staged, &plan.writes[&staged.path])?;
         }
         for (path, whole) in &plan.writes {
@@ -197,7 +197,11 @@ impl<'a> Commit<'a> {
                 first = first.and(Err((path, "put back", error)));
             }
         }
-        first
+        first?;
+        // A write in place that failed is not to be done again now.
+        self.store
+            .end_redo()
+            .map_err(|error| ("the redo record".to_owned(), "removed", other(error)))
     }
 
     fn put_back_file(&self, path: &str) -> io::Result<()> {
@@ -228,7 +232,6 @@ impl<'a> Commit<'a> {
 
 /// Writes over a file under a record that has it done again if the agent dies over it.
 fn overwrite(host: &dyn Host, store: &Store, path: &str, whole: &Whole) -> io::Result<()> {
-    let other = |error: state::Error| io::Error::other(error.to_string());
     store.begin_redo(path, whole).map_err(other)?;
     host.overwrite(path, whole)?;
     store.end_redo().map_err(other)
@@ -236,7 +239,6 @@ fn overwrite(host: &dyn Host, store: &Store, path: &str, whole: &Whole) -> io::R
 
 /// Does again what was being written over when the agent died.
 pub fn redo(host: &dyn Host, store: &Store) -> io::Result<()> {
-    let other = |error: state::Error| io::Error::other(error.to_string());
     let Some((redo, whole)) = store.redo().map_err(other)? else {
         return Ok(());
     };
@@ -247,9 +249,13 @@ pub fn redo(host: &dyn Host, store: &Store) -> io::Result<()> {
     match host.overwrite(&redo.path, &whole) {
         // It was taken away in the meantime: nothing is half written any more.
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        other => other?,
+        result => result?,
     }
     store.end_redo().map_err(other)
+}
+
+fn other(error: state::Error) -> io::Error {
+    io::Error::other(error)
 }
 
 fn failed(path: &str, doing: &'static str) -> impl FnOnce(io::Error) -> Failure + use<> {

@@ -167,9 +167,9 @@ impl Folder {
     /// Makes the folder `name` for everybody to look into.
     pub fn make_folder(&self, name: &str, mode: u32) -> io::Result<()> {
         sys::mkdirat(&self.0, single(name)?, Mode::from_raw_mode(0o700))?;
-        let made = self.folder(name)?;
-        sys::fchmod(&made.0, Mode::from_raw_mode(mode))?;
-        made.sync()?;
+        let inner = self.folder(name)?;
+        sys::fchmod(&inner.0, Mode::from_raw_mode(mode))?;
+        inner.sync()?;
         self.sync()
     }
 

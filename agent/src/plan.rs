@@ -47,6 +47,13 @@ pub struct Plan {
     pub foreign: Vec<String>,
 }
 
+impl Plan {
+    /// Whether the host is as it should be.
+    pub fn is_idle(&self) -> bool {
+        self.writes.is_empty() && self.removals.is_empty() && self.folders.is_empty()
+    }
+}
+
 /// Why there is no plan.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {

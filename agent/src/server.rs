@@ -67,8 +67,7 @@ impl Server {
             let (stream, peer) = match accepted {
                 Ok(accepted) => accepted,
                 Err(error) => {
-                    let error: &dyn std::error::Error = &error;
-                    tracing::warn!(error, "no connection can be accepted");
+                    unaccepted(&error);
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                     continue;
                 }
@@ -118,9 +117,12 @@ impl Connection {
         stream.set_nodelay(true)?;
         let config = self.identity.load().await?;
         let accept = TlsAcceptor::from(config).accept(stream);
-        let stream = tokio::time::timeout(HANDSHAKE_WITHIN, accept)
-            .await
-            .map_err(|_| "the handshake took too long")??;
+        let stream = tokio::select! {
+            accepted = tokio::time::timeout(HANDSHAKE_WITHIN, accept) => {
+                accepted.map_err(|_| "the handshake took too long")??
+            }
+            () = self.ending.cancelled() => return Ok(()),
+        };
         let connection = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
             .keep_alive_interval(PING_EVERY)
@@ -137,4 +139,9 @@ impl Connection {
         connection.as_mut().graceful_shutdown();
         Ok(connection.await?)
     }
+}
+
+/// Not within the loop: what is logged can't be held across an await.
+fn unaccepted(error: &(dyn std::error::Error + 'static)) {
+    tracing::warn!(error, "no connection can be accepted");
 }

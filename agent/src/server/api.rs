@@ -60,7 +60,11 @@ async fn push(State(shared): State<Shared>, request: Request) -> Result<Response
     let (said, mut events) = mpsc::unbounded_channel();
     // A task of its own: it goes on when the client goes away.
     shared.pushes.clone().spawn(work(shared, push, said));
-    let lines = stream::poll_fn(move |context| events.poll_recv(context).map(|e| e.map(line)));
+    let lines = stream::poll_fn(move |context| {
+        events
+            .poll_recv(context)
+            .map(|event| event.map(|event| Ok::<_, Infallible>(line(&event))))
+    });
     let headers = [(header::CONTENT_TYPE, "application/x-ndjson")];
     Ok((headers, Body::from_stream(lines)).into_response())
 }
@@ -84,10 +88,10 @@ async fn work(shared: Shared, push: Push, said: UnboundedSender<Event>) {
     }
 }
 
-fn line(event: Event) -> Result<Bytes, Infallible> {
-    let mut line = serde_json::to_vec(&event).expect("events have string keys and serialize");
+fn line(event: &Event) -> Bytes {
+    let mut line = serde_json::to_vec(event).expect("events have string keys and serialize");
     line.push(b'\n');
-    Ok(line.into())
+    line.into()
 }
 
 struct Refused(Refusal);

@@ -76,6 +76,12 @@ pub struct Redo {
     pub stamp: Stamp,
 }
 
+/// All that is read before the version is known.
+#[derive(Deserialize)]
+struct Version {
+    version: u64,
+}
+
 impl Store {
     /// Opens the state folder, making it if need be, for this agent alone.
     pub fn open(path: &Path) -> Result<Self, Error> {
@@ -113,10 +119,6 @@ impl Store {
         let Some(content) = self.read(STATE)? else {
             return Ok(State::default());
         };
-        #[derive(Deserialize)]
-        struct Version {
-            version: u64,
-        }
         let Version { version } = parse(STATE, &content)?;
         if version > u64::from(VERSION) {
             return Err(Error::Newer(version));

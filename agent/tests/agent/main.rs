@@ -1,0 +1,16 @@
+//! The agent over real folders: what it writes, what it gives back, and whom it lets in.
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test states its expectations by failing; .clippy.toml covers test functions only"
+)]
+
+mod conflicts;
+mod crash;
+mod faults;
+mod give_back;
+mod links;
+mod mounts;
+mod node;
+mod plan;
+mod refusals;
+mod server;

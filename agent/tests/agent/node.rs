@@ -1,0 +1,304 @@
+//! A node for tests: an `/etc` and a state folder in a temporary place, and an agent over them.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use edict_agent::apply::Agent;
+use edict_agent::host::mount::Mounts;
+use edict_agent::host::{Host, Rooted};
+use edict_agent::state::Store;
+use edict_core::config::files::{File, FileOwner};
+use edict_core::config::{Config, Docker, Files};
+use edict_core::digest;
+use edict_core::guard::Policy;
+use edict_core::layer::{DeletionPolicy, Layer};
+use edict_core::wire::{
+    Event, LayerReport, Outcome, Push, Release, ReleaseReport, Report, Written,
+};
+use tempfile::TempDir;
+
+/// The name of the node.
+pub const NAME: &str = "node-1";
+/// Docker's own file.
+pub const DOCKER: &str = "/etc/docker/daemon.json";
+
+/// The mount points that a test declares.
+#[derive(Clone, Default)]
+pub struct Declared(pub Vec<String>);
+
+impl Mounts for Declared {
+    fn is_mount_point(&self, path: &str) -> std::io::Result<bool> {
+        Ok(self.0.iter().any(|point| point == path))
+    }
+}
+
+/// A node under test.
+pub struct Node {
+    pub folder: TempDir,
+    pub agent: Option<Arc<Agent>>,
+    pub policy: Policy,
+}
+
+impl Node {
+    /// With nothing in its `/etc` but the folder for Docker.
+    pub fn new() -> Self {
+        Self::with(&Declared::default())
+    }
+
+    pub fn with(mounts: &Declared) -> Self {
+        let mut node = Self::prepared();
+        node.restart_with(mounts);
+        node
+    }
+
+    /// Without an agent.
+    pub fn prepared() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir_all(folder.path().join("etc/docker")).unwrap();
+        Self {
+            folder,
+            agent: None,
+            policy: Policy::default(),
+        }
+    }
+
+    pub fn restart(&mut self) {
+        self.restart_with(&Declared::default());
+    }
+
+    pub fn restart_with(&mut self, mounts: &Declared) {
+        let host = self.host(mounts);
+        self.run(host);
+    }
+
+    /// Another agent over the same folders.
+    pub fn run(&mut self, host: impl Host) {
+        self.agent = None;
+        let store = Store::open(&self.folder.path().join("state")).unwrap();
+        let agent = Agent::open(NAME.into(), host, store).unwrap();
+        self.agent = Some(Arc::new(agent));
+    }
+
+    pub fn host(&self, mounts: &Declared) -> Rooted {
+        Rooted::open(&self.folder.path().join("etc"), mounts.clone()).unwrap()
+    }
+
+    pub fn agent(&self) -> &Arc<Agent> {
+        self.agent.as_ref().unwrap()
+    }
+
+    /// Where a path of the host is.
+    pub fn at(&self, path: &str) -> PathBuf {
+        self.folder.path().join(path.trim_start_matches('/'))
+    }
+
+    pub fn write(&self, path: &str, content: &str) {
+        let at = self.at(path);
+        fs::create_dir_all(at.parent().unwrap()).unwrap();
+        fs::write(at, content).unwrap();
+    }
+
+    pub fn chmod(&self, path: &str, mode: u32) {
+        fs::set_permissions(self.at(path), fs::Permissions::from_mode(mode)).unwrap();
+    }
+
+    pub fn read(&self, path: &str) -> String {
+        fs::read_to_string(self.at(path)).unwrap()
+    }
+
+    pub fn mode(&self, path: &str) -> u32 {
+        fs::symlink_metadata(self.at(path)).unwrap().mode() & 0o7777
+    }
+
+    pub fn exists(&self, path: &str) -> bool {
+        self.at(path).symlink_metadata().is_ok()
+    }
+
+    /// Everything in `/etc` in words: path, kind, mode, owner, content.
+    pub fn tree(&self) -> Vec<String> {
+        let mut all = Vec::new();
+        collect(&self.at("/etc"), &mut all);
+        all.sort();
+        all
+    }
+
+    /// Digests of the originals that are kept.
+    pub fn originals(&self) -> usize {
+        fs::read_dir(self.at("state/originals")).unwrap().count()
+    }
+
+    pub fn push(&self, layers: &[&Layer]) -> Report {
+        self.push_all(layers, &[])
+    }
+
+    pub fn push_all(&self, layers: &[&Layer], releases: &[Release]) -> Report {
+        let layers = layers.iter().map(|layer| (*layer).clone()).collect();
+        let push = Push::new(NAME.into(), self.policy.clone(), layers, releases.to_vec());
+        assert_eq!(self.agent().refuse(&push), None);
+        let mut events = Vec::new();
+        let report = self.agent().push(&push, &mut |event| events.push(event));
+        assert_eq!(events.last(), Some(&Event::Done(report.clone())));
+        assert_eq!(events.len(), layers_and_releases(&report) + 1);
+        report
+    }
+
+    /// Pushes one layer and expects that it is in force afterwards.
+    pub fn apply(&self, layer: &Layer) -> LayerReport {
+        let report = self.push(&[layer]).layers.remove(0);
+        let good = matches!(report.outcome, Outcome::Applied | Outcome::PendingReload);
+        assert!(good, "{report:?}");
+        assert_eq!(report.in_force.as_ref(), Some(&layer.digest));
+        report
+    }
+
+    /// Pushes one layer and expects that it is not.
+    pub fn fail(&self, layer: &Layer) -> String {
+        let report = self.push(&[layer]).layers.remove(0);
+        assert_eq!(report.outcome, Outcome::Failed, "{report:?}");
+        report.message
+    }
+
+    pub fn release(&self, layer: &Layer) -> ReleaseReport {
+        self.release_with(layer, DeletionPolicy::Restore)
+    }
+
+    pub fn release_with(&self, layer: &Layer, policy: DeletionPolicy) -> ReleaseReport {
+        let report = self
+            .push_all(&[], &[leaving(layer, policy)])
+            .releases
+            .remove(0);
+        assert!(report.done, "{report:?}");
+        report
+    }
+
+    /// Names of the layers in force.
+    pub fn in_force(&self) -> Vec<String> {
+        let layers = self.agent().hello().layers;
+        layers.into_iter().map(|held| held.name).collect()
+    }
+}
+
+fn layers_and_releases(report: &Report) -> usize {
+    report.layers.len() + report.releases.len()
+}
+
+fn collect(folder: &Path, all: &mut Vec<String>) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let stat = path.symlink_metadata().unwrap();
+        let what = if stat.is_dir() {
+            collect(&path, all);
+            String::new()
+        } else if stat.is_symlink() {
+            format!("-> {}", fs::read_link(&path).unwrap().display())
+        } else {
+            String::from_utf8_lossy(&fs::read(&path).unwrap()).into_owned()
+        };
+        let (mode, uid, gid) = (stat.mode(), stat.uid(), stat.gid());
+        all.push(format!("{} {mode:o} {uid}:{gid} {what}", path.display()));
+    }
+}
+
+pub fn leaving(layer: &Layer, policy: DeletionPolicy) -> Release {
+    Release {
+        uid: layer.uid.clone(),
+        name: layer.name.clone(),
+        policy,
+    }
+}
+
+/// Shorthands for layers.
+pub trait Say: Sized {
+    fn priority(self, priority: i32) -> Self;
+    fn file(self, path: &str, content: &str) -> Self;
+    fn file_as(self, path: &str, content: &str, mode: &str, owner: Option<(u32, u32)>) -> Self;
+    fn mirrors(self, mirrors: &[&str]) -> Self;
+    fn insecure(self, registries: &[&str]) -> Self;
+}
+
+/// A layer that says nothing yet.
+pub fn layer(name: &str) -> Layer {
+    let config = Config::default();
+    Layer {
+        uid: format!("uid-{name}"),
+        name: name.into(),
+        priority: 0,
+        created: jiff::Timestamp::UNIX_EPOCH,
+        digest: digest::of(&config),
+        deletion_policy: DeletionPolicy::Restore,
+        config,
+    }
+}
+
+fn sealed(mut layer: Layer) -> Layer {
+    layer.digest = digest::of(&layer.config);
+    layer
+}
+
+fn list(items: &[&str]) -> Vec<String> {
+    items.iter().map(ToString::to_string).collect()
+}
+
+impl Say for Layer {
+    fn priority(mut self, priority: i32) -> Self {
+        self.priority = priority;
+        self
+    }
+
+    fn file(mut self, path: &str, content: &str) -> Self {
+        let files = self.config.files.get_or_insert_with(Files::default);
+        files.0.push(File {
+            path: path.into(),
+            content: content.into(),
+            mode: None,
+            owner: None,
+        });
+        sealed(self)
+    }
+
+    fn file_as(self, path: &str, content: &str, mode: &str, owner: Option<(u32, u32)>) -> Self {
+        let mut layer = self.file(path, content);
+        let files = layer.config.files.as_mut().unwrap();
+        let file = files.0.last_mut().unwrap();
+        file.mode = Some(mode.into());
+        file.owner = owner.map(|(uid, gid)| FileOwner { uid, gid });
+        sealed(layer)
+    }
+
+    fn mirrors(mut self, mirrors: &[&str]) -> Self {
+        let docker = self.config.docker.get_or_insert_with(Docker::default);
+        docker.registry_mirrors = Some(list(mirrors));
+        sealed(self)
+    }
+
+    fn insecure(mut self, registries: &[&str]) -> Self {
+        let docker = self.config.docker.get_or_insert_with(Docker::default);
+        docker.insecure_registries = Some(list(registries));
+        sealed(self)
+    }
+}
+
+/// `path[#key] owner result` for everything that Edict has.
+pub fn resources(report: &Report) -> Vec<String> {
+    let line = |r: &edict_core::wire::ResourceReport| {
+        let key = r.key.as_ref().map(|key| format!("#{key}"));
+        let result = match r.result {
+            Written::Replaced => "replaced",
+            Written::InPlace => "in place",
+            Written::Unchanged => "unchanged",
+        };
+        format!("{}{} {} {result}", r.path, key.unwrap_or_default(), r.owner)
+    };
+    report.resources.iter().map(line).collect()
+}
+
+/// Whether the test runs as root; says so where it does not.
+pub fn is_root() -> bool {
+    let root = rustix::process::geteuid().is_root();
+    if !root {
+        eprintln!("skipped: only root may give files to others or mount");
+    }
+    root
+}
