@@ -3,9 +3,10 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 
+use edict_agent::host::Host as _;
 use edict_core::wire::Outcome;
 
-use crate::node::{DOCKER, Node, Say as _, layer, resources};
+use crate::node::{DOCKER, Declared, Node, Say as _, layer, resources};
 
 #[test]
 fn inside_etc_the_target_is_written() {
@@ -162,4 +163,25 @@ fn a_folder_that_became_a_link_is_not_followed() {
     // Nothing is at the path itself any more, as before Edict.
     assert_eq!(report.foreign, [""; 0]);
     assert_eq!(node.tree(), tree, "what is in the forbidden place stays");
+}
+
+#[test]
+fn no_operation_follows_a_link_that_appears_after_the_look() {
+    let node = Node::new();
+    node.write("/etc/kubernetes/x", "secret");
+    symlink("kubernetes", node.at("/etc/edict")).unwrap();
+    symlink("kubernetes/x", node.at("/etc/motd")).unwrap();
+    let host = node.host(&Declared::default());
+    let whole = host.look("/etc/kubernetes/x").unwrap().found;
+    let whole = whole.file().unwrap();
+    let tree = node.tree();
+    assert!(host.stage("/etc/edict/x", whole).is_err());
+    assert!(host.overwrite("/etc/edict/x", whole).is_err());
+    assert!(host.overwrite("/etc/motd", whole).is_err());
+    assert!(host.remove("/etc/edict/x").is_err());
+    assert!(host.make_folder("/etc/edict/y").is_err());
+    for path in ["/etc/../outside", "/etc/", "/etc", "/usr/x", "etc/motd"] {
+        assert!(host.stage(path, whole).is_err(), "{path}");
+    }
+    assert_eq!(node.tree(), tree);
 }
