@@ -25,15 +25,17 @@ pub fn mirror(text: &str) -> Option<&'static Rule> {
     let parsed = Url::options()
         .syntax_violation_callback(Some(&note))
         .parse(text);
-    if !(text.starts_with("http://") || text.starts_with("https://")) {
+    let scheme = ["http://", "https://"].iter();
+    let Some(rest) = scheme.filter_map(|scheme| text.strip_prefix(scheme)).next() else {
         return Some(&rule::URL_SCHEME);
-    }
+    };
     let Ok(url) = parsed else {
         return Some(&rule::URL_FORM);
     };
-    let credentials = text[..text.len() - url.path().len().min(text.len())].contains('@')
-        || !url.username().is_empty()
-        || url.password().is_some();
+    // The parser forgets an empty user name.
+    let authority = rest.split(['/', '?', '#', '\\']).next().unwrap_or_default();
+    let credentials =
+        authority.contains('@') || !url.username().is_empty() || url.password().is_some();
     if credentials || url.query().is_some() || url.fragment().is_some() {
         return Some(&rule::URL_PARTS);
     }
@@ -122,6 +124,8 @@ mod tests {
             "https://registry.example.com/a@b",
             "http://localhost:5000",
             "https://bücher.example",
+            "https://é",
+            "https://例え.example/é",
         ] {
             assert_eq!(mirror(honest), None, "{honest}");
         }
