@@ -9,6 +9,11 @@
 //! The YAML beside this crate's `Cargo.toml` is generated from these types by
 //! `cargo run -p edict-crds`. Doc comments on fields are what `kubectl explain` shows.
 
+#![expect(
+    clippy::duplicated_attributes,
+    reason = "each printcolumn has its own type and priority"
+)]
+
 pub mod fleet;
 pub mod nodeconfig;
 pub mod nodestate;

@@ -20,7 +20,7 @@ const CONNECT: Duration = Duration::from_secs(3);
 /// How long an agent may take to say hello: it reads its state, no more.
 const HELLO: Duration = Duration::from_secs(5);
 /// How long an agent may be silent during a push: one transaction, on a slow disk.
-const SILENCE: Duration = Duration::from_secs(60);
+const SILENCE: Duration = Duration::from_mins(1);
 
 /// Why an agent could not be asked.
 #[derive(Debug, thiserror::Error)]

@@ -2,7 +2,6 @@
 
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use edict_crds::{Fleet, NodeConfig, NodeState};
 use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _};
@@ -12,7 +11,7 @@ use kube::runtime::reflector::{self, Store};
 use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, watch};
 
 /// The label that tells the agents' pods.
 pub const AGENT_LABEL: (&str, &str) = ("app.kubernetes.io/name", "edict-agent");
@@ -54,7 +53,7 @@ pub struct Cache {
     /// The `DaemonSet`s in Edict's namespace.
     pub daemonsets: Store<DaemonSet>,
     changes: broadcast::Sender<Change>,
-    synced: Arc<AtomicBool>,
+    synced: watch::Receiver<bool>,
 }
 
 impl Cache {
@@ -65,51 +64,37 @@ impl Cache {
     ) -> (Self, impl Future<Output = anyhow::Result<()>> + use<>) {
         // More changes at once than this make a listener look at everything, which it can.
         let (changes, _) = broadcast::channel(1024);
+        let (all_synced, synced) = watch::channel(false);
         let own = watcher::Config::default();
         let agents =
             watcher::Config::default().labels(&format!("{}={}", AGENT_LABEL.0, AGENT_LABEL.1));
-        let (configs, a) = watch(
-            Api::<NodeConfig>::all(client.clone()),
-            own.clone(),
-            &changes,
-            |_| Change::NodeConfig,
-        );
-        let (states, b) = watch(
+        let mut work = Work {
+            changes: changes.clone(),
+            watches: Vec::new(),
+        };
+        let configs = work.follow(Api::<NodeConfig>::all(client.clone()), own.clone(), |_| {
+            Change::NodeConfig
+        });
+        let states = work.follow(
             Api::<NodeState>::all(client.clone()),
             own.clone(),
-            &changes,
             |state| Change::NodeState(edict_crds::name(state).to_owned()),
         );
-        let (fleets, c) = watch(
-            Api::<Fleet>::all(client.clone()),
-            own.clone(),
-            &changes,
-            |_| Change::Fleet,
-        );
-        let (nodes, d) = watch(
-            Api::<Node>::all(client.clone()),
-            own.clone(),
-            &changes,
-            |_| Change::Node,
-        );
-        let (agents, e) = watch(
+        let fleets = work.follow(Api::<Fleet>::all(client.clone()), own.clone(), |_| {
+            Change::Fleet
+        });
+        let nodes = work.follow(Api::<Node>::all(client.clone()), own.clone(), |_| {
+            Change::Node
+        });
+        let agents = work.follow(
             Api::<Pod>::namespaced(client.clone(), namespace),
             agents,
-            &changes,
             |pod| Change::Agent(node_of(pod).unwrap_or_default().to_owned()),
         );
-        let (revisions, f) = watch(
-            Api::<ControllerRevision>::namespaced(client.clone(), namespace),
-            own.clone(),
-            &changes,
-            |_| Change::Revision,
-        );
-        let (daemonsets, g) = watch(
-            Api::<DaemonSet>::namespaced(client.clone(), namespace),
-            own,
-            &changes,
-            |_| Change::DaemonSet,
-        );
+        let revisions = Api::<ControllerRevision>::namespaced(client.clone(), namespace);
+        let revisions = work.follow(revisions, own.clone(), |_| Change::Revision);
+        let daemonsets = Api::<DaemonSet>::namespaced(client.clone(), namespace);
+        let daemonsets = work.follow(daemonsets, own, |_| Change::DaemonSet);
         let cache = Self {
             configs,
             states,
@@ -119,27 +104,25 @@ impl Cache {
             revisions,
             daemonsets,
             changes,
-            synced: Arc::default(),
+            synced,
         };
         let waiting = cache.clone();
-        let work = async move {
+        let running = async move {
             let sync = async move {
                 waiting.all_ready().await?;
-                waiting.synced.store(true, Ordering::Release);
+                all_synced.send_replace(true);
                 tracing::info!("caches are synced");
                 std::future::pending::<anyhow::Result<()>>().await
             };
             tokio::select! {
-                ended = futures::future::select_all([a, b, c, d, e, f, g]) => {
-                    ended.0;
-                    anyhow::bail!("a watch ended")
-                }
+                _ = futures::future::select_all(work.watches) => anyhow::bail!("a watch ended"),
                 ended = sync => ended,
             }
         };
-        (cache, work)
+        (cache, running)
     }
 
+    // Only for one task: a store wakes no more than the last one that waits for it.
     async fn all_ready(&self) -> anyhow::Result<()> {
         self.configs.wait_until_ready().await?;
         self.states.wait_until_ready().await?;
@@ -153,12 +136,14 @@ impl Cache {
 
     /// Whether every kind has been listed once.
     pub fn is_synced(&self) -> bool {
-        self.synced.load(Ordering::Acquire)
+        *self.synced.borrow()
     }
 
     /// Returns when every kind has been listed once: an empty cache is no empty cluster.
     pub async fn synced(&self) -> anyhow::Result<()> {
-        self.all_ready().await
+        let mut synced = self.synced.clone();
+        synced.wait_for(|synced| *synced).await?;
+        Ok(())
     }
 
     /// Changes from now on.
@@ -201,34 +186,45 @@ fn node_of(pod: &Pod) -> Option<&str> {
     pod.spec.as_ref()?.node_name.as_deref()
 }
 
-/// A cache of one kind, and the work that fills it.
-fn watch<K>(
-    api: Api<K>,
-    config: watcher::Config,
-    changes: &broadcast::Sender<Change>,
-    change: impl Fn(&K) -> Change + Send + Sync + 'static,
-) -> (Store<K>, futures::future::BoxFuture<'static, ()>)
-where
-    K: Resource<DynamicType = ()>
-        + Clone
-        + std::fmt::Debug
-        + DeserializeOwned
-        + Send
-        + Sync
-        + 'static,
-{
-    let (store, writer) = reflector::store();
-    let changes = changes.clone();
-    let work = reflector::reflector(writer, watcher(api, config))
-        .default_backoff()
-        .touched_objects()
-        .inspect_err(|error| tracing::warn!(error = error as &dyn std::error::Error, kind = %K::kind(&()), "watch failed"))
-        .filter_map(async |touched| touched.ok())
-        .for_each(move |object| {
-            // Nobody listening yet is no error.
-            let _ = changes.send(change(&object));
-            futures::future::ready(())
-        })
-        .boxed();
-    (store, work)
+/// The watches that fill the caches.
+struct Work {
+    changes: broadcast::Sender<Change>,
+    watches: Vec<futures::future::BoxFuture<'static, ()>>,
+}
+
+impl Work {
+    /// A cache of one kind; what fills it is added to the watches.
+    fn follow<K>(
+        &mut self,
+        api: Api<K>,
+        config: watcher::Config,
+        change: impl Fn(&K) -> Change + Send + Sync + 'static,
+    ) -> Store<K>
+    where
+        K: Resource<DynamicType = ()>
+            + Clone
+            + std::fmt::Debug
+            + DeserializeOwned
+            + Send
+            + Sync
+            + 'static,
+    {
+        let (store, writer) = reflector::store();
+        let changes = self.changes.clone();
+        let watch = reflector::reflector(writer, watcher(api, config))
+            .default_backoff()
+            .touched_objects()
+            .inspect_err(|error| {
+                let error: &dyn std::error::Error = error;
+                tracing::warn!(error, kind = %K::kind(&()), "watch failed");
+            })
+            .filter_map(async |touched| touched.ok())
+            .for_each(move |object| {
+                // Nobody listening yet is no error.
+                let _ = changes.send(change(&object));
+                futures::future::ready(())
+            });
+        self.watches.push(watch.boxed());
+        store
+    }
 }

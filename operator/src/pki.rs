@@ -22,7 +22,7 @@ const LIFETIME: SignedDuration = SignedDuration::from_hours(90 * 24);
 /// When a certificate is renewed, counted from its making.
 pub const RENEW_AFTER: SignedDuration = SignedDuration::from_hours(60 * 24);
 /// How often is looked whether something has to be renewed.
-pub const CHECK: Duration = Duration::from_secs(3600);
+pub const CHECK: Duration = Duration::from_hours(1);
 
 /// A certificate and its key, as PEM.
 #[derive(Clone)]
@@ -100,25 +100,11 @@ pub fn issue(authority: &Pair, holder: Holder, now: Timestamp) -> Result<Pair, E
 
 fn set_lifetime(parameters: &mut CertificateParams, now: Timestamp, lifetime: SignedDuration) {
     let date = |time: Timestamp| {
-        let date = time.to_zoned(k8s_openapi::jiff::tz::TimeZone::UTC).date();
-        rcgen::date_time_ymd(
-            i32::from(date.year()),
-            u8::try_from(date.month()).expect("a month is between 1 and 12"),
-            u8::try_from(date.day()).expect("a day is between 1 and 31"),
-        )
+        let seconds = u64::try_from(time.as_second()).unwrap_or_default();
+        rcgen::date_time_ymd(1970, 1, 1) + Duration::from_secs(seconds)
     };
-    let seconds = |time: Timestamp| {
-        std::time::Duration::from_secs(u64::try_from(time.as_second()).unwrap_or_default())
-    };
-    let midnight = |time: Timestamp| {
-        seconds(
-            Timestamp::from_second(time.as_second() - time.as_second().rem_euclid(86400))
-                .unwrap_or(time),
-        )
-    };
-    let exact = |time: Timestamp| date(time) + (seconds(time) - midnight(time));
-    parameters.not_before = exact(now - BACKDATE);
-    parameters.not_after = exact(now + lifetime);
+    parameters.not_before = date(now - BACKDATE);
+    parameters.not_after = date(now + lifetime);
 }
 
 /// What the operator shows to agents, and what it asks of them.

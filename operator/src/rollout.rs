@@ -31,7 +31,7 @@ use plan::{Desired, Observed, Plan};
 /// The field manager of everything that this controller writes.
 const MANAGER: &str = "edict-rollout";
 /// A pass is made this often even when nothing seems to have changed: a safety net.
-const INTERVAL: Duration = Duration::from_secs(60);
+const INTERVAL: Duration = Duration::from_mins(1);
 /// The first wait after a failed pass; doubled up to [`RETRY_MAX`].
 const RETRY_MIN: Duration = Duration::from_millis(250);
 /// The longest wait after failed passes.
@@ -103,26 +103,30 @@ impl Context {
             policy: self.cache.policy(),
         };
         let plan = plan::plan(&observed);
-        for config in &plan.adopt {
-            self.adopt(config, &observed).await?;
-        }
-        self.ensure_revisions(&observed, &plan).await?;
-        for desired in &plan.states {
-            self.write_state(desired).await?;
-        }
         let states: BTreeMap<_, _> = observed
             .states
             .iter()
             .map(|state| (name(&**state), &**state))
             .collect();
+        // One object that can't be written holds up no other; the first error is told in the end.
+        let mut results = Vec::new();
+        for config in &plan.adopt {
+            results.push(self.adopt(config, &observed).await);
+        }
+        // Without its revision a layer could not be pushed: so that comes before the states.
+        self.ensure_revisions(&observed, &plan).await?;
+        for desired in &plan.states {
+            results.push(self.write_state(desired).await);
+        }
         for config in &observed.configs {
             let status = summary::summarize(config, &plan, &states, Timestamp::now());
-            self.write_status(config, status).await?;
+            results.push(self.write_status(config, status).await);
         }
         for config in &plan.free {
-            self.free(config, &observed).await?;
+            results.push(self.free(config, &observed).await);
         }
-        self.prune(&observed).await
+        results.push(self.prune(&observed).await);
+        results.into_iter().collect()
     }
 
     /// Puts the finalizer on a `NodeConfig`, so that it can't vanish while nodes have it.

@@ -25,8 +25,8 @@ pub fn mirror(text: &str) -> Option<&'static Rule> {
     let parsed = Url::options()
         .syntax_violation_callback(Some(&note))
         .parse(text);
-    let scheme = ["http://", "https://"].iter();
-    let Some(rest) = scheme.filter_map(|scheme| text.strip_prefix(scheme)).next() else {
+    let mut scheme = ["http://", "https://"].iter();
+    let Some(rest) = scheme.find_map(|scheme| text.strip_prefix(scheme)) else {
         return Some(&rule::URL_SCHEME);
     };
     let Ok(url) = parsed else {

@@ -254,10 +254,10 @@ impl Worker {
         let result = agent
             .push(push, |event| match event {
                 Event::Layer(layer) => {
-                    tracing::info!(node, layer = layer.name, outcome = ?layer.outcome, "layer")
+                    tracing::info!(node, layer = layer.name, outcome = ?layer.outcome, "layer");
                 }
                 Event::Released(release) => {
-                    tracing::info!(node, layer = release.name, done = release.done, "release")
+                    tracing::info!(node, layer = release.name, done = release.done, "release");
                 }
                 Event::Done(_) => {}
             })
