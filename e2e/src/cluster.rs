@@ -47,6 +47,10 @@ pub trait Provider: Debug + Send + Sync {
     fn stop<'a>(&'a self, node: &'a str) -> BoxFuture<'a, Result<()>>;
     /// Starts a stopped node.
     fn start<'a>(&'a self, node: &'a str) -> BoxFuture<'a, Result<()>>;
+    /// Freezes a node: it is there and answers nothing.
+    fn pause<'a>(&'a self, node: &'a str) -> BoxFuture<'a, Result<()>>;
+    /// Lets a frozen node go on as if nothing had been.
+    fn unpause<'a>(&'a self, node: &'a str) -> BoxFuture<'a, Result<()>>;
     /// How to reach its API.
     fn access(&self) -> Access;
 }

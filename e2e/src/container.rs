@@ -93,6 +93,24 @@ pub async fn stop(node: &str) -> Result<()> {
     Ok(())
 }
 
+/// Freezes a node's container.
+pub async fn pause(node: &str) -> Result<()> {
+    Process::new("docker").args(["pause", node]).text().await?;
+    Ok(())
+}
+
+/// Lets a node's container go on, also one that is not frozen.
+pub async fn unpause(node: &str) -> Result<()> {
+    let output = Process::new("docker")
+        .args(["unpause", node])
+        .output()
+        .await?;
+    if !output.success() && !output.stderr.contains("is not paused") {
+        bail!("cannot unpause {node}: {}", output.stderr.trim());
+    }
+    Ok(())
+}
+
 /// Starts a node's container.
 pub async fn start(node: &str) -> Result<()> {
     Process::new("docker").args(["start", node]).text().await?;

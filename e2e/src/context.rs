@@ -198,6 +198,7 @@ impl Context {
         let mut started = false;
         for (node, runs) in try_join_all(looks).await? {
             if !runs {
+                node.unpause().await?;
                 node.start().await?;
                 started = true;
             }

@@ -24,6 +24,7 @@
 //! Linux, and either a docker engine with `kind` and `kubectl` on `PATH` and a
 //! registry within reach, or root on Debian with Go, where all of these are made.
 
+pub mod agent;
 pub mod cli;
 pub mod cluster;
 pub mod container;
@@ -38,6 +39,7 @@ pub mod process;
 pub mod progress;
 pub mod session;
 pub mod settings;
+pub mod status;
 pub mod wait;
 
 pub use cluster::Cluster;

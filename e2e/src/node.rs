@@ -177,6 +177,16 @@ impl Node {
         self.provider.stop(&self.name).await
     }
 
+    /// Freezes the machine: its addresses are there and nothing answers.
+    pub async fn pause(&self) -> Result<()> {
+        self.provider.pause(&self.name).await
+    }
+
+    /// Lets a frozen machine go on, also one that is not frozen.
+    pub async fn unpause(&self) -> Result<()> {
+        self.provider.unpause(&self.name).await
+    }
+
     /// Starts it again.
     pub async fn start(&self) -> Result<()> {
         self.provider.start(&self.name).await

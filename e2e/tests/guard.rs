@@ -85,8 +85,26 @@ fn round_trip(config: &Config, key: &str, values: &[String]) {
 /// Pieces that values are made of, and pieces that break out of formats.
 fn piece() -> impl Strategy<Value = String> {
     let honest = prop::sample::select(vec![
-        "mirror", "example", ".com", ".", "-", "_", "/", ":5000", ":443", ":", "10.0.0.1",
-        "[2001:db8::1]", "/16", "v2", "%C3%A9", "é", "a", "0", "~", "xn--bcher-kva",
+        "mirror",
+        "example",
+        ".com",
+        ".",
+        "-",
+        "_",
+        "/",
+        ":5000",
+        ":443",
+        ":",
+        "10.0.0.1",
+        "[2001:db8::1]",
+        "/16",
+        "v2",
+        "%C3%A9",
+        "é",
+        "a",
+        "0",
+        "~",
+        "xn--bcher-kva",
     ]);
     let hostile = prop::sample::select(vec![
         "\"", "\\", "\n", "\r", "\0", "\t", " ", "'", "`", "$(id)", "${x}", ";", "|", "&", "<",

@@ -67,7 +67,10 @@ fn core_knows_neither_cluster_nor_network() {
         reached.contains("serde"),
         "nothing is reached, so nothing is looked at"
     );
-    let impure: Vec<_> = IMPURE.iter().filter(|name| reached.contains(**name)).collect();
+    let impure: Vec<_> = IMPURE
+        .iter()
+        .filter(|name| reached.contains(**name))
+        .collect();
     assert!(impure.is_empty(), "core reaches {impure:?}");
 }
 
@@ -79,13 +82,17 @@ fn the_agent_knows_no_cluster() {
         assert!(!reached.contains(name), "the agent reaches {name}");
     }
     let operator = reached_from(&metadata, "edict-operator");
-    assert!(!operator.contains("cap-std"), "only the agent touches a host");
+    assert!(
+        !operator.contains("cap-std"),
+        "only the agent touches a host"
+    );
 }
 
 /// Every package that a member is built with, tests aside.
 fn reached_from(metadata: &Metadata, member: &str) -> BTreeSet<String> {
     let resolve = metadata.resolve.as_ref().expect("cargo resolves");
-    let nodes: BTreeMap<&PackageId, _> = resolve.nodes.iter().map(|node| (&node.id, node)).collect();
+    let nodes: BTreeMap<&PackageId, _> =
+        resolve.nodes.iter().map(|node| (&node.id, node)).collect();
     let mut ahead: Vec<&PackageId> = metadata
         .workspace_packages()
         .iter()

@@ -126,6 +126,14 @@ impl Provider for ExistingCluster {
         container::start(node).boxed()
     }
 
+    fn pause<'a>(&'a self, node: &'a str) -> BoxFuture<'a, Result<()>> {
+        container::pause(node).boxed()
+    }
+
+    fn unpause<'a>(&'a self, node: &'a str) -> BoxFuture<'a, Result<()>> {
+        container::unpause(node).boxed()
+    }
+
     fn access(&self) -> Access {
         Access {
             kubeconfig: self.existing.kubeconfig.clone(),

@@ -250,6 +250,14 @@ impl Provider for Kind {
         container::start(node).boxed()
     }
 
+    fn pause<'a>(&'a self, node: &'a str) -> BoxFuture<'a, Result<()>> {
+        container::pause(node).boxed()
+    }
+
+    fn unpause<'a>(&'a self, node: &'a str) -> BoxFuture<'a, Result<()>> {
+        container::unpause(node).boxed()
+    }
+
     fn access(&self) -> Access {
         let mut path = OsString::new();
         for folder in self.tools.folders() {
