@@ -1,3 +1,8 @@
+#![expect(
+    clippy::needless_pass_by_value,
+    reason = "json!() reads best where it is written"
+)]
+
 use serde_json::{Value, json};
 
 use super::*;
