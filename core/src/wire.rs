@@ -136,12 +136,13 @@ pub struct Report {
 }
 
 impl Report {
-    /// Whether nothing failed: what failed is worth another try later.
+    /// Whether everything is there: what is not is worth another try later. What only the agent
+    /// refuses is so for where a path leads on its node, and that may be mended there.
     pub fn is_settled(&self) -> bool {
         let layers = self
             .layers
             .iter()
-            .all(|layer| layer.outcome != Outcome::Failed);
+            .all(|layer| !matches!(layer.outcome, Outcome::Failed | Outcome::Refused));
         layers && self.releases.iter().all(|release| release.done)
     }
 }
@@ -391,7 +392,7 @@ mod tests {
     }
 
     #[test]
-    fn failures_are_not_settled() {
+    fn what_is_not_there_is_not_settled() {
         let layer = |outcome| LayerReport {
             uid: String::new(),
             name: String::new(),
@@ -416,7 +417,8 @@ mod tests {
             ..Report::default()
         };
         assert!(report(Outcome::Applied, true).is_settled());
-        assert!(report(Outcome::Refused, true).is_settled());
+        assert!(report(Outcome::PendingReload, true).is_settled());
+        assert!(!report(Outcome::Refused, true).is_settled());
         assert!(!report(Outcome::Failed, true).is_settled());
         assert!(!report(Outcome::Applied, false).is_settled());
     }

@@ -202,11 +202,15 @@ pub fn status(
 }
 
 fn message(said: &str, violations: &[Violation]) -> String {
+    // An agent's sentence may have the violations in it already.
+    let repeats = violations
+        .iter()
+        .any(|violation| said.contains(&violation.to_string()));
     let violations = violations
         .iter()
         .map(|violation| format!("spec.{violation}"));
     let parts: Vec<_> = Some(said.to_owned())
-        .filter(|said| !said.is_empty())
+        .filter(|said| !said.is_empty() && !repeats)
         .into_iter()
         .chain(violations)
         .collect();
