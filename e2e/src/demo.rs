@@ -36,6 +36,20 @@ pub async fn demo(settings: &Settings, cluster: &Cluster) -> Result<()> {
     show(cluster).await
 }
 
+/// Takes the samples back, where a demo was on the cluster.
+pub async fn take_back(settings: &Settings, cluster: &Cluster) -> Result<()> {
+    const GONE: Duration = Duration::from_mins(2);
+    let kubectl = cluster.access.kubectl();
+    kubectl
+        .args(["delete", "--ignore-not-found", "--timeout=110s", "-f"])
+        .arg(settings.root.join("fixtures/samples"))
+        .within(GONE)
+        .text()
+        .await
+        .context("the samples do not go away")?;
+    Ok(())
+}
+
 /// Waits until every NodeConfig has had its say on every node that it is for.
 async fn settle(cluster: &Cluster) -> Result<()> {
     let kind = GroupVersionKind::gvk("edict.dev", "v1alpha1", "NodeConfig");

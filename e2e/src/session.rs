@@ -15,6 +15,7 @@ use tokio::time::timeout;
 
 use crate::cluster::Cluster;
 use crate::context::Context;
+use crate::demo;
 use crate::dump::dump;
 use crate::image::Images;
 use crate::install::install;
@@ -105,6 +106,10 @@ async fn prepare() -> Result<Shared> {
     if let Err(error) = install(&settings, &cluster, &images).await {
         dump(&cluster, &settings.output().join("install-failed")).await;
         return Err(error.context("Edict does not come up; evidence in target/e2e/install-failed"));
+    }
+    // On a cluster that somebody else made, these names may be somebody's own.
+    if settings.existing.is_none() {
+        demo::take_back(&settings, &cluster).await?;
     }
     Ok(Shared {
         settings,
