@@ -354,7 +354,13 @@ impl<'a> Round<'a> {
         for layer in &mut report.layers {
             self.complete(layer, &resolution);
         }
-        report.resources = report::resources(&resolution, &self.state.layers, &self.written);
+        let before = self
+            .state
+            .report
+            .as_ref()
+            .map_or(&[][..], |report| &report.resources);
+        report.resources =
+            report::resources(&resolution, &self.state.layers, &self.written, before);
         let state = State {
             report: Some(report.clone()),
             ..self.state.clone()

@@ -31,8 +31,8 @@ use serde::{Deserialize, Serialize};
     printcolumn(
         name = "Configs",
         type_ = "string",
-        json_path = ".spec.layers[*].name",
-        description = "The NodeConfigs that this node should have"
+        json_path = ".status.configs",
+        description = "The NodeConfigs that are in force on this node"
     ),
     printcolumn(
         name = "Agent",
@@ -113,6 +113,10 @@ pub struct NodeStateStatus {
     #[serde(default, skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 4096))]
     pub message: String,
+    /// Names of the NodeConfigs that are in force on this node, for kubectl get.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 4096))]
+    pub configs: String,
     /// Release of the node's agent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]

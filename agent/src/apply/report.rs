@@ -30,18 +30,31 @@ pub fn owns(resolution: &Resolution, uid: &str, path: &str) -> bool {
 }
 
 /// Everything that Edict has on the node.
+///
+/// What this push did not have to write says what `before` said: how it was written last.
 pub fn resources(
     resolution: &Resolution,
     layers: &BTreeMap<String, InForce>,
     written: &BTreeMap<String, Written>,
+    before: &[ResourceReport],
 ) -> Vec<ResourceReport> {
+    let last = |path: &String| {
+        before
+            .iter()
+            .find(|report| report.path == *path)
+            .map(|report| report.result)
+    };
     let report = |path: &String, key: Option<String>, by: &String| ResourceReport {
         path: path.clone(),
         key,
         owner: layers
             .get(by)
             .map_or_else(|| by.clone(), |held| held.layer.name.clone()),
-        result: written.get(path).copied().unwrap_or(Written::Unchanged),
+        result: written
+            .get(path)
+            .copied()
+            .or_else(|| last(path))
+            .unwrap_or(Written::Unchanged),
     };
     let files = resolution
         .files

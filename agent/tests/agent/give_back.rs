@@ -361,9 +361,10 @@ fn twice_is_as_once() {
     assert_eq!(
         resources(&report),
         [
-            "/etc/motd a unchanged",
-            "/etc/docker/daemon.json#registry-mirrors a unchanged"
-        ]
+            "/etc/motd a replaced",
+            "/etc/docker/daemon.json#registry-mirrors a replaced"
+        ],
+        "how they were written last"
     );
     assert_eq!(report.layers[0].outcome, Outcome::PendingReload);
     assert_eq!((inode("/etc/motd"), inode(DOCKER), node.tree()), before);
@@ -381,7 +382,7 @@ fn what_is_not_named_is_kept_and_survives_a_restart() {
     assert_eq!(hello.report, Some(pushed));
     assert_eq!(hello.layers[0].digest, a.digest);
     let report = node.push(&[]);
-    assert_eq!(resources(&report), ["/etc/motd a unchanged"]);
+    assert_eq!(resources(&report), ["/etc/motd a replaced"]);
     assert_eq!(node.in_force(), ["a"]);
     node.restart();
     let b = layer("b").file("/etc/issue", "x");

@@ -170,6 +170,13 @@ pub fn status(
         .chain(refused)
         .collect();
     layers.sort_by(|a, b| a.uid.cmp(&b.uid));
+    let mut in_force: Vec<_> = report
+        .layers
+        .iter()
+        .filter(|layer| layer.in_force.is_some())
+        .map(|layer| layer.name.as_str())
+        .collect();
+    in_force.sort_unstable();
     let releases = report.releases.iter().map(|release| ReleaseStatus {
         uid: release.uid.clone(),
         name: release.name.clone(),
@@ -190,6 +197,7 @@ pub fn status(
         observed_generation: generation,
         state: Some(Contact::Ready),
         message: String::new(),
+        configs: cut(&in_force.join(", ")),
         agent_version: Some(hello.version.clone()),
         last_contact: None,
         layers,
@@ -201,20 +209,16 @@ pub fn status(
     }
 }
 
+/// Every violation where there are some: they say more than the agent's own summary of them.
 fn message(said: &str, violations: &[Violation]) -> String {
-    // An agent's sentence may have the violations in it already.
-    let repeats = violations
+    if violations.is_empty() {
+        return cut(&text::mask(said));
+    }
+    let violations: Vec<_> = violations
         .iter()
-        .any(|violation| said.contains(&violation.to_string()));
-    let violations = violations
-        .iter()
-        .map(|violation| format!("spec.{violation}"));
-    let parts: Vec<_> = Some(said.to_owned())
-        .filter(|said| !said.is_empty() && !repeats)
-        .into_iter()
-        .chain(violations)
+        .map(|violation| format!("spec.{violation}"))
         .collect();
-    cut(&text::mask(&parts.join("; ")))
+    cut(&text::mask(&violations.join("; ")))
 }
 
 fn cut(text: &str) -> String {
@@ -408,5 +412,19 @@ mod tests {
             "written; docker.service still runs with what it read before"
         );
         assert_eq!(status.observed_generation, Some(7));
+        assert_eq!(status.configs, "");
+        let in_force = |name: &str| LayerReport {
+            name: name.into(),
+            in_force: Some("d".into()),
+            ..report.layers[0].clone()
+        };
+        let both = Report {
+            layers: vec![in_force("zebra"), in_force("ape")],
+            ..Report::default()
+        };
+        assert_eq!(
+            super::status(None, &hello(), &both, vec![]).configs,
+            "ape, zebra"
+        );
     }
 }
