@@ -84,7 +84,12 @@ impl Server {
             connections.spawn(async move {
                 if let Err(error) = connection.serve(stream).await {
                     let error: &dyn std::error::Error = &*error;
-                    tracing::info!(error, %peer, "connection ended");
+                    if peer.ip().is_loopback() {
+                        // The kubelet's probe looks every few seconds and says nothing.
+                        tracing::debug!(error, %peer, "connection ended");
+                    } else {
+                        tracing::info!(error, %peer, "connection ended");
+                    }
                 }
                 drop(slot);
             });

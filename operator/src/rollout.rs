@@ -118,12 +118,14 @@ impl Context {
         for desired in &plan.states {
             results.push(self.write_state(desired).await);
         }
-        for config in &observed.configs {
-            let status = summary::summarize(config, &plan, &states, Timestamp::now());
-            results.push(self.write_status(config, status).await);
-        }
         for config in &plan.free {
             results.push(self.free(config, &observed).await);
+        }
+        // What was let go of is gone, or was changed meanwhile and has a pass of its own.
+        let freed = |config: &NodeConfig| plan.free.iter().any(|free| free == name(config));
+        for config in observed.configs.iter().filter(|config| !freed(config)) {
+            let status = summary::summarize(config, &plan, &states, Timestamp::now());
+            results.push(self.write_status(config, status).await);
         }
         results.push(self.prune(&observed).await);
         results.into_iter().collect()
