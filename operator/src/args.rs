@@ -22,13 +22,6 @@ pub struct Args {
     pub log: String,
 }
 
-impl Args {
-    /// Runs the operator until it is told to stop.
-    pub async fn run(self) -> anyhow::Result<()> {
-        crate::runtime::run(self).await
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

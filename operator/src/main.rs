@@ -1,8 +1,9 @@
 //! Edict's operator.
 
 use clap::Parser as _;
+use edict_operator::{args::Args, runtime};
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    edict_operator::args::Args::parse().run().await
+    runtime::run(Args::parse()).await
 }
