@@ -168,10 +168,6 @@ impl<'de> Visitor<'de> for Unique {
         Ok(())
     }
 
-    fn visit_some<D: serde::Deserializer<'de>>(self, reader: D) -> Result<(), D::Error> {
-        Self.deserialize(reader)
-    }
-
     fn visit_bool<E>(self, _: bool) -> Result<(), E> {
         Ok(())
     }

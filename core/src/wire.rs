@@ -18,8 +18,8 @@ use crate::resolve::Conflict;
 
 /// The version of these messages. An agent refuses a push of any other.
 pub const VERSION: u32 = 1;
-/// The most bytes that a message may have: every layer of a node at its largest, with room.
-pub const MESSAGE_MAX: usize = 16 * 1024 * 1024;
+/// The most bytes that a message may have, 16 MiB: every layer of a node at its largest, with room.
+pub const MESSAGE_MAX: usize = 16_777_216;
 /// The path of [`Hello`].
 pub const HELLO: &str = "/v1/hello";
 /// The path of [`Push`].

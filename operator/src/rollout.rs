@@ -243,13 +243,21 @@ impl Context {
             created.with_context(|| format!("cannot create NodeState {node}"))?;
             return Ok(());
         }
-        let applied = api
-            .patch(
-                node,
-                &PatchParams::apply(MANAGER).force(),
-                &Patch::Apply(&object),
-            )
-            .await;
+        // Not a server-side apply: where that takes away all that it had put into `spec`, the API
+        // server makes it null and then refuses it. What is merged is written out whole, and only
+        // this controller writes it.
+        let patch = json!({
+            "metadata": {
+                "resourceVersion": desired.resource_version,
+                "ownerReferences": object.metadata.owner_references,
+            },
+            "spec": {"layers": desired.spec.layers, "releases": desired.spec.releases},
+        });
+        let parameters = PatchParams {
+            field_manager: Some(MANAGER.to_owned()),
+            ..PatchParams::default()
+        };
+        let applied = api.patch(node, &parameters, &Patch::Merge(patch)).await;
         applied.with_context(|| format!("cannot write the spec of NodeState {node}"))?;
         Ok(())
     }

@@ -1,13 +1,17 @@
 //! Injection patterns for what stays free text, and how a refused value is shown.
 
+use std::borrow::Cow;
 use std::sync::LazyLock;
 
-use regex::{Regex, RegexSet};
+use regex::{Captures, Regex, RegexSet};
 
 use super::rule::{self, Rule};
 
 /// The longest excerpt that is shown, in characters.
 const EXCERPT_MAX: usize = 80;
+
+const CONTROL: &str = r"\p{Cc}|[\x{2028}\x{2029}]";
+const INVISIBLE: &str = r"\p{Cf}|[\x{115F}\x{1160}\x{3164}\x{FFA0}]";
 
 const PATTERNS: [(&Rule, &str); 5] = [
     (&rule::CONTROL, r"\p{Cc}|[\x{2028}\x{2029}]"),
@@ -25,24 +29,39 @@ static SET: LazyLock<RegexSet> = LazyLock::new(|| {
         .expect("the patterns are constants and tested")
 });
 
+/// What shows as nothing, or as something else.
+static UNSEEN: LazyLock<RegexSet> = LazyLock::new(|| {
+    RegexSet::new([CONTROL, INVISIBLE]).expect("the patterns are constants and tested")
+});
+
 /// Every rule that `text` breaks.
 pub fn check(text: &str) -> impl Iterator<Item = &'static Rule> {
     SET.matches(text).into_iter().map(|index| PATTERNS[index].0)
 }
 
 static CREDENTIALS: LazyLock<Regex> =
-    LazyLock::new(|| Regex::new(r"://[^/?#\s]*@").expect("the pattern is a constant and tested"));
+    LazyLock::new(|| Regex::new(r"://\S*@").expect("the pattern is a constant and tested"));
 
 /// `text` with the credentials of every URL in it replaced by `***`.
-pub fn mask(text: &str) -> std::borrow::Cow<'_, str> {
+pub fn mask(text: &str) -> Cow<'_, str> {
     CREDENTIALS.replace_all(text, "://***@")
 }
 
-/// `text` as it may be shown: credentials masked, control and invisible characters written as
+/// One value alone may hide more: credentials with blanks in them, or without a scheme before them.
+static OF_A_VALUE: LazyLock<Regex> = LazyLock::new(|| {
+    Regex::new("(?s)^[^/]*:.*@|://.*@").expect("the pattern is a constant and tested")
+});
+
+/// `value` as it may be shown: credentials masked, control and invisible characters written as
 /// escapes, cut to 80 characters with a mark.
-pub fn excerpt(text: &str) -> String {
+pub fn excerpt(value: &str) -> String {
     // Masked before it is cut: an at sign behind the cut tells that credentials stand before it.
-    let masked = mask(text);
+    let masked = OF_A_VALUE.replace(value, |found: &Captures<'_>| {
+        match found[0].split_once("://") {
+            Some((scheme, _)) => format!("{scheme}://***@"),
+            None => "***@".to_owned(),
+        }
+    });
     let mut shown = String::new();
     let mut length = 0;
     for character in masked.chars() {
@@ -50,19 +69,13 @@ pub fn excerpt(text: &str) -> String {
             shown.push('…');
             break;
         }
-        if character == '"'
-            || character == '\''
-            || SET
-                .matches(character.encode_utf8(&mut [0; 4]))
-                .iter()
-                .all(|i| i > 1)
-        {
-            shown.push(character);
-            length += 1;
-        } else {
+        if UNSEEN.is_match(character.encode_utf8(&mut [0; 4])) {
             let escape = character.escape_unicode().to_string();
             length += escape.len();
             shown.push_str(&escape);
+        } else {
+            shown.push(character);
+            length += 1;
         }
     }
     shown
@@ -115,7 +128,22 @@ mod tests {
     #[test]
     fn excerpts_hide_nothing_but_credentials() {
         assert_eq!(excerpt("http://user:p%40ss@host/x"), "http://***@host/x");
-        assert_eq!(excerpt("http://a:b@c@host"), "http://***@host");
+        for hidden in [
+            "http://a:b@c@host",
+            "http://a:b/c@host",
+            "http://a:b c\nd@host",
+            "http://a?b#c@host",
+            "http://a@host",
+        ] {
+            assert_eq!(excerpt(hidden), "http://***@host", "{hidden}");
+        }
+        assert_eq!(excerpt("user:secret@host:5000"), "***@host:5000");
+        assert_eq!(excerpt("user:sec/ret@host"), "***@host");
+        assert_eq!(excerpt("/etc/x@y:z@w"), "/etc/x@y:z@w");
+        assert_eq!(
+            mask("asked http://a:b@h/x and https://c/d@i, both silent"),
+            "asked http://***@h/x and https://***@i, both silent"
+        );
         assert_eq!(excerpt("a\nb\u{202e}'c\" d"), "a\\u{a}b\\u{202e}'c\" d");
         let long = excerpt(&"x".repeat(1000));
         assert_eq!(long, format!("{}…", "x".repeat(80)));

@@ -32,11 +32,9 @@ pub fn mirror(text: &str) -> Option<&'static Rule> {
     let Ok(url) = parsed else {
         return Some(&rule::URL_FORM);
     };
-    // The parser forgets an empty user name.
+    // Asked of the text: the parser forgets an empty user name.
     let authority = rest.split(['/', '?', '#', '\\']).next().unwrap_or_default();
-    let credentials =
-        authority.contains('@') || !url.username().is_empty() || url.password().is_some();
-    if credentials || url.query().is_some() || url.fragment().is_some() {
+    if authority.contains('@') || url.query().is_some() || url.fragment().is_some() {
         return Some(&rule::URL_PARTS);
     }
     // What the parser reads back must be what was written: no default port dropped, no dot
@@ -208,6 +206,7 @@ mod tests {
         assert_eq!(registry(&format!("a{label}")), Some(&rule::REGISTRY));
         let name = |size: usize| format!("{}b", "a.".repeat((size - 1) / 2));
         assert_eq!(registry(&format!("{}:80", name(201))), None);
+        assert_eq!(registry(&"a".repeat(512)), Some(&rule::REGISTRY));
         assert_eq!(registry(&name(513)), Some(&rule::LENGTH));
     }
 
