@@ -78,10 +78,7 @@ async fn settle(cluster: &Cluster) -> Result<()> {
 fn is_settled(config: &DynamicObject) -> bool {
     let status = &config.data["status"];
     let seen = status["observedGeneration"].as_i64();
-    let there = matches!(
-        status["state"].as_str(),
-        Some("Applied" | "PendingReload")
-    );
+    let there = matches!(status["state"].as_str(), Some("Applied" | "PendingReload"));
     seen.is_some() && seen == config.metadata.generation && there
 }
 

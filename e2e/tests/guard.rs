@@ -212,7 +212,7 @@ fn verdict(line: &str) -> Option<String> {
         "registry" => registries(&[value]),
         "path" => file(&value, "", None),
         "mode" => file("/etc/motd", "", Some(&value)),
-        other => panic!("there is no kind {other}"),
+        other => unreachable!("there is no kind {other}"),
     };
     let rules: Vec<_> = config
         .check(&Policy::default())
