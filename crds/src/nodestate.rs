@@ -53,13 +53,15 @@ use serde::{Deserialize, Serialize};
     )
 )]
 pub struct NodeStateSpec {
+    // Both lists are written also when they are empty: a server-side apply that names nothing in
+    // the spec would leave it null.
     /// The revisions of NodeConfigs that this node should run.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default)]
     #[schemars(length(max = 256), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["uid"]))]
     pub layers: Vec<LayerRef>,
     /// The NodeConfigs that leave this node; each stays here until the node's agent has given back
     /// what it had.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default)]
     #[schemars(length(max = 256), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["uid"]))]
     pub releases: Vec<ReleaseRef>,
 }

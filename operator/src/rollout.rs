@@ -73,10 +73,10 @@ pub async fn run(context: Context) -> anyhow::Result<()> {
                         controller: "rollout",
                     })
                     .inc();
+                // A change makes a pass at once: what it is about may have nothing to do with this.
                 let wait = retry;
                 retry = (retry * 2).min(RETRY_MAX);
-                tokio::time::sleep(wait).await;
-                continue;
+                wait
             }
         };
         let relevant = async {
