@@ -217,6 +217,27 @@ async fn what_somebody_else_changed_is_left() -> Result<()> {
     .await
 }
 
+/// Two NodeConfigs leave the same node one after the other: each says what was left alone.
+#[tokio::test]
+async fn every_foreign_change_is_said() -> Result<()> {
+    e2e::test("restore-said", async |ctx| {
+        let since = Timestamp::now();
+        let (here, path) = begin(&ctx).await?;
+        for name in ["first", "second"] {
+            let draft = Draft::new(&format!("{}-{name}", ctx.name), named(&here))
+                .file(&path(name), "by Edict\n");
+            ctx.plant(&here[0], &path(name), b"own\n", 0o644).await?;
+            draft.settle(&ctx, &here).await?;
+            here[0].write(&path(name), b"theirs\n", 0o644, 0, 0).await?;
+            draft.delete(&ctx).await?;
+            let words = [draft.name(), &path(name)];
+            event(&ctx, since, &here[0].name, "ForeignChange", &words).await?;
+        }
+        Ok(())
+    })
+    .await
+}
+
 #[tokio::test]
 async fn forced_gives_back_what_somebody_else_changed() -> Result<()> {
     e2e::test("restore-forced", async |ctx| {
@@ -278,12 +299,12 @@ async fn plant_by_hand(ctx: &Context, node: &Node) -> Result<()> {
     Ok(())
 }
 
-/// `text` with this mirror in it; every other byte as it was.
+/// `text` with this mirror in it, indented as its first key is; every other byte as it was.
 fn with_mirrors(text: &str, url: &str) -> String {
     let last = "\"10m\"}";
     text.replace(
         last,
-        &format!("{last},\n \"registry-mirrors\": [\"{url}\"]"),
+        &format!("{last},\n   \"registry-mirrors\": [\"{url}\"]"),
     )
 }
 
