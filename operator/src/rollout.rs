@@ -257,9 +257,17 @@ impl Context {
             field_manager: Some(MANAGER.to_owned()),
             ..PatchParams::default()
         };
-        let applied = api.patch(node, &parameters, &Patch::Merge(patch)).await;
-        applied.with_context(|| format!("cannot write the spec of NodeState {node}"))?;
-        Ok(())
+        let parameters = PatchParams::apply(MANAGER).force();
+        match api.patch(node, &parameters, &Patch::Apply(&object)).await {
+            // Somebody wrote it meanwhile: the cache will say so, and the next pass plans anew.
+            Err(kube::Error::Api(answer)) if answer.code == 409 => {
+                tracing::debug!(node, "the plan is void");
+                Ok(())
+            }
+            result => result
+                .map(drop)
+                .with_context(|| format!("cannot write the spec of NodeState {node}")),
+        }
     }
 
     async fn write_status(
