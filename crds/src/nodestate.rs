@@ -53,8 +53,7 @@ use serde::{Deserialize, Serialize};
     )
 )]
 pub struct NodeStateSpec {
-    // Both lists are written also when they are empty: a server-side apply that names nothing in
-    // the spec would leave it null.
+    // Both lists are written also when they are empty: what is absent reads as not planned yet.
     /// The revisions of NodeConfigs that this node should run.
     #[serde(default)]
     #[schemars(length(max = 256), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["uid"]))]

@@ -257,8 +257,7 @@ impl Context {
             field_manager: Some(MANAGER.to_owned()),
             ..PatchParams::default()
         };
-        let parameters = PatchParams::apply(MANAGER).force();
-        match api.patch(node, &parameters, &Patch::Apply(&object)).await {
+        match api.patch(node, &parameters, &Patch::Merge(patch)).await {
             // Somebody wrote it meanwhile: the cache will say so, and the next pass plans anew.
             Err(kube::Error::Api(answer)) if answer.code == 409 => {
                 tracing::debug!(node, "the plan is void");
