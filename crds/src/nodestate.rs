@@ -168,6 +168,12 @@ pub struct LayerStatus {
     /// Digest of the revision that the agent was given.
     #[schemars(length(max = 64))]
     pub digest: String,
+    /// The priority that the agent was given it with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub priority: Option<i32>,
+    /// What the agent was told to do with its files and keys when it leaves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deletion_policy: Option<DeletionPolicy>,
     /// Digest of the revision that is in force: the last good one where the given one failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]

@@ -8,7 +8,7 @@ use edict_core::wire::{self, Hello, Outcome, Push, Release, Report};
 use edict_crds::nodestate::{
     ConflictStatus, Contact, LayerRef, LayerStatus, OutcomeStatus, ReleaseStatus, ResourceStatus,
 };
-use edict_crds::{NodeStateSpec, NodeStateStatus};
+use edict_crds::{NodeState, NodeStateSpec, NodeStateStatus};
 
 /// The most bytes of one message in a status.
 const MESSAGE_MAX: usize = 2048;
@@ -111,6 +111,8 @@ fn refusal(reference: &LayerRef, digest: &str, violations: &[Violation]) -> Laye
         uid: reference.uid.clone(),
         name: reference.name.clone(),
         digest: digest.to_owned(),
+        priority: Some(reference.priority),
+        deletion_policy: Some(reference.deletion_policy),
         in_force: None,
         outcome: OutcomeStatus::Refused,
         message: message("", violations),
@@ -120,12 +122,15 @@ fn refusal(reference: &LayerRef, digest: &str, violations: &[Violation]) -> Laye
 }
 
 /// The status that a report makes: bounded in size, credentials masked.
+///
+/// `state` is the `NodeState` that the report answers.
 pub fn status(
-    generation: Option<i64>,
+    state: &NodeState,
     hello: &Hello,
     report: &Report,
     refused: Vec<LayerStatus>,
 ) -> NodeStateStatus {
+    let given = |uid: &str| state.spec.layers.iter().find(|layer| layer.uid == uid);
     let name = |uid: &str| {
         report
             .layers
@@ -137,6 +142,8 @@ pub fn status(
         uid: layer.uid.clone(),
         name: layer.name.clone(),
         digest: layer.digest.clone(),
+        priority: given(&layer.uid).map(|given| given.priority),
+        deletion_policy: given(&layer.uid).map(|given| given.deletion_policy),
         in_force: layer.in_force.clone(),
         outcome: layer.outcome.into(),
         message: match layer.outcome {
@@ -194,7 +201,7 @@ pub fn status(
             result: ResourceStatus::result(resource.result),
         });
     NodeStateStatus {
-        observed_generation: generation,
+        observed_generation: state.metadata.generation,
         state: Some(Contact::Ready),
         message: String::new(),
         configs: cut(&in_force.join(", ")),
@@ -240,6 +247,20 @@ mod tests {
             "wire": wire::VERSION, "node": "n", "version": "0.1.0", "blocks": ["docker"], "layers": [],
         }))
         .unwrap()
+    }
+
+    /// The state of generation 7 that gives the layer "b" to its node.
+    fn state() -> NodeState {
+        let (layer, _) = layer("b", json!({}));
+        let mut state = NodeState::new(
+            "n",
+            NodeStateSpec {
+                layers: vec![layer],
+                releases: vec![],
+            },
+        );
+        state.metadata.generation = Some(7);
+        state
     }
 
     fn held(uid: &str) -> Held {
@@ -329,7 +350,7 @@ mod tests {
                 .message
                 .starts_with("spec.docker.registryMirrors[0]: \"https://***@m\"")
         );
-        let status = status(Some(1), &hello(), &Report::default(), composed.refused);
+        let status = status(&state(), &hello(), &Report::default(), composed.refused);
         assert_eq!(status.layers.len(), 1);
     }
 
@@ -398,7 +419,7 @@ mod tests {
             }],
             resources: vec![resource; 1000],
         };
-        let status = status(Some(7), &hello(), &report, vec![]);
+        let status = status(&state(), &hello(), &report, vec![]);
         let text = serde_json::to_string(&status).unwrap();
         assert!(text.len() < 256 * 1024, "{}", text.len());
         assert!(!text.contains("secret") && !text.contains("u:p"));
@@ -412,6 +433,10 @@ mod tests {
             "written; docker.service still runs with what it read before"
         );
         assert_eq!(status.observed_generation, Some(7));
+        assert_eq!(
+            (status.layers[0].priority, status.layers[1].priority),
+            (None, Some(3))
+        );
         assert_eq!(status.configs, "");
         let in_force = |name: &str| LayerReport {
             name: name.into(),
@@ -423,7 +448,7 @@ mod tests {
             ..Report::default()
         };
         assert_eq!(
-            super::status(None, &hello(), &both, vec![]).configs,
+            super::status(&state(), &hello(), &both, vec![]).configs,
             "ape, zebra"
         );
     }

@@ -226,8 +226,7 @@ impl Worker {
                     .await;
             }
         }
-        let mut status =
-            compose::status(state.metadata.generation, hello, &report, composed.refused);
+        let mut status = compose::status(state, hello, &report, composed.refused);
         let before = state.status.clone().unwrap_or_default();
         let back = before.state != Some(Contact::Ready);
         status.last_contact = if pushed || back {

@@ -33,7 +33,7 @@ pub fn summarize(
     let leaving = config.metadata.deletion_timestamp.is_some();
     let mut nodes: Vec<_> = targets
         .iter()
-        .map(|node| node_summary(node, uid, &digest, states.get(node.as_str()).copied()))
+        .map(|node| node_summary(config, node, &digest, states.get(node.as_str()).copied()))
         .collect();
     let count = |wanted: &[State]| {
         let count = nodes
@@ -96,7 +96,13 @@ pub fn summarize(
     }
 }
 
-fn node_summary(node: &str, uid: &str, digest: &str, state: Option<&NodeState>) -> NodeSummary {
+fn node_summary(
+    config: &NodeConfig,
+    node: &str,
+    digest: &str,
+    state: Option<&NodeState>,
+) -> NodeSummary {
+    let uid = uid(config);
     let status = state.and_then(|state| state.status.as_ref());
     let layer = status.and_then(|status| status.layers.iter().find(|layer| layer.uid == uid));
     let (state, message) = match (status, layer) {
@@ -108,7 +114,9 @@ fn node_summary(node: &str, uid: &str, digest: &str, state: Option<&NodeState>) 
         (Some(status), _) if status.state == Some(Contact::AgentTooOld) => {
             (State::Failed, status.message.clone())
         }
-        (_, Some(layer)) if layer.digest == digest => (outcome(layer), layer.message.clone()),
+        (_, Some(layer)) if is_current(config, layer, digest) => {
+            (outcome(layer), layer.message.clone())
+        }
         _ => (
             State::Progressing,
             "waiting for the node's agent".to_owned(),
@@ -119,6 +127,13 @@ fn node_summary(node: &str, uid: &str, digest: &str, state: Option<&NodeState>) 
         state,
         message: cut(&message, NODE_MESSAGE_MAX),
     }
+}
+
+/// Whether the agent was given what the `NodeConfig` says now, to the last field.
+fn is_current(config: &NodeConfig, layer: &LayerStatus, digest: &str) -> bool {
+    layer.digest == digest
+        && layer.priority == Some(config.spec.priority.unwrap_or(0))
+        && layer.deletion_policy == Some(config.spec.deletion_policy.unwrap_or_default())
 }
 
 fn outcome(layer: &LayerStatus) -> State {

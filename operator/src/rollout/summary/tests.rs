@@ -30,7 +30,7 @@ fn state(node: &str, status: &Value) -> NodeState {
 fn ended(outcome: &str, message: &str, conflicts: Value) -> Value {
     let digest = digest::of(&config(&json!({})).spec.config);
     json!({"state": "Ready", "layers": [
-        {"uid": "u", "name": "a", "digest": digest, "outcome": outcome, "message": message, "conflicts": conflicts},
+        {"uid": "u", "name": "a", "digest": digest, "priority": 0, "deletionPolicy": "Restore", "outcome": outcome, "message": message, "conflicts": conflicts},
     ]})
 }
 
@@ -269,4 +269,33 @@ fn many_nodes_are_cut_and_still_counted() {
         status.message
     );
     assert!(serde_json::to_string(&status).unwrap().len() < 64 * 1024);
+}
+
+#[test]
+fn what_the_agent_was_not_told_yet_is_on_the_way() {
+    for (change, state) in [
+        (json!({}), State::Applied),
+        (
+            json!({"priority": 0, "deletionPolicy": "Restore"}),
+            State::Applied,
+        ),
+        (json!({"priority": 1}), State::Progressing),
+        (json!({"deletionPolicy": "Retain"}), State::Progressing),
+        (
+            json!({"docker": {"registryMirrors": ["https://n.example"]}}),
+            State::Progressing,
+        ),
+    ] {
+        let mut spec = serde_json::to_value(config(&json!({})).spec).unwrap();
+        for (key, value) in change.as_object().unwrap() {
+            spec[key] = value.clone();
+        }
+        let object = config(&json!({"spec": spec}));
+        let status = summary(
+            &object,
+            &[("n1", ended("Applied", "", json!([])))],
+            Plan::default(),
+        );
+        assert_eq!(status.state, Some(state), "{change}");
+    }
 }
