@@ -111,7 +111,8 @@ impl Agent {
                 .map(ToString::to_string)
                 .collect(),
             layers: state.held(),
-            report: state.report.clone(),
+            // What was interrupted and is not mended yet is no state to rest in.
+            report: state.report.clone().filter(|_| !state.open),
         }
     }
 
@@ -244,6 +245,10 @@ impl<'a> Round<'a> {
         };
         let mut next = self.state.layers.clone();
         let Some(leaves) = next.remove(&release.uid) else {
+            if self.state.open {
+                report.done = false;
+                report.message = "an interrupted change of this node is not taken back yet".into();
+            }
             return report;
         };
         match self.transact(next, leaves.touches(), policy) {
@@ -394,6 +399,10 @@ impl<'a> Round<'a> {
     ) -> Result<Changed, Error> {
         let (before, after) = (resolution(&self.state.layers), resolution(&next));
         touched.extend(differences(&before, &after));
+        if self.state.open {
+            // What an interrupted change has left is mended along with this one, or neither ends.
+            touched.extend(self.state.ledger.paths().map(ToOwned::to_owned));
+        }
         let seen = self.look(&touched)?;
         let originals = self.originals(&touched)?;
         let facts = Facts {

@@ -117,8 +117,9 @@ impl Folder {
         let file = File::from(handle);
         let written = self
             .copy_label(beside, &file)
-            .and_then(|()| put_meta(&file, whole.meta))
+            // Before the permissions: writing takes set-uid and set-gid bits away.
             .and_then(|()| (&file).write_all(&whole.content))
+            .and_then(|()| put_meta(&file, whole.meta))
             .and_then(|()| file.sync_all());
         if let Err(error) = written {
             // The first error is the one to tell.
@@ -150,9 +151,10 @@ impl Folder {
         if !file.metadata()?.is_file() {
             return Err(io::Error::other("not a regular file any more"));
         }
-        put_meta(&file, whole.meta)?;
         file.set_len(0)?;
         (&file).write_all(&whole.content)?;
+        // After the content: writing takes set-uid and set-gid bits away.
+        put_meta(&file, whole.meta)?;
         file.sync_all()
     }
 

@@ -23,10 +23,13 @@ use tokio::sync::watch;
 use crate::cache::{Cache, Change};
 use crate::event::{Recorder, reason};
 use crate::metrics::{ControllerLabels, Metrics};
-use crate::pki::{self, Identity};
+use crate::pki::Identity;
 
 /// The field manager of everything that this controller writes.
 const MANAGER: &str = "edict-fleet";
+/// A pass is made this often even when nothing seems to have changed: Secrets, Services and
+/// ServiceAccounts that somebody deletes are not watched, and certificates run out.
+const INTERVAL: Duration = Duration::from_mins(1);
 /// The wait after a failed pass.
 const RETRY: Duration = Duration::from_secs(5);
 
@@ -57,7 +60,7 @@ pub async fn run(
     loop {
         while changes.try_recv().is_ok() {}
         let wait = match context.pass(&identities, &mut shown).await {
-            Ok(()) => pki::CHECK,
+            Ok(()) => INTERVAL,
             Err(error) => {
                 tracing::warn!(error = format!("{error:#}"), "fleet pass failed");
                 context

@@ -21,8 +21,6 @@ const CA_LIFETIME: SignedDuration = SignedDuration::from_hours(10 * 365 * 24);
 const LIFETIME: SignedDuration = SignedDuration::from_hours(90 * 24);
 /// When a certificate is renewed, counted from its making.
 pub const RENEW_AFTER: SignedDuration = SignedDuration::from_hours(60 * 24);
-/// How often is looked whether something has to be renewed.
-pub const CHECK: Duration = Duration::from_hours(1);
 
 /// A certificate and its key, as PEM.
 #[derive(Clone)]

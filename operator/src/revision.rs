@@ -41,6 +41,11 @@ pub fn current(config: &NodeConfig, namespace: &str, number: i64) -> ControllerR
     }
 }
 
+/// Whether `revision` is one of `config`.
+pub fn is_of(revision: &ControllerRevision, config: &NodeConfig) -> bool {
+    revision.labels().get(LABEL).map(String::as_str) == Some(uid(config))
+}
+
 /// The configuration that a revision holds, or why it can't be read.
 pub fn config(revision: &ControllerRevision) -> Result<Config, String> {
     let name = revision.name_any();

@@ -26,7 +26,7 @@ use crate::cache::{Cache, Change};
 use crate::event::{Recorder, reason};
 use crate::metrics::{ControllerLabels, Metrics};
 use crate::revision;
-use plan::{Desired, Observed, Plan};
+use plan::{Desired, Observed};
 
 /// The field manager of everything that this controller writes.
 const MANAGER: &str = "edict-rollout";
@@ -113,9 +113,21 @@ impl Context {
         for config in &plan.adopt {
             results.push(self.adopt(config, &observed).await);
         }
-        // Without its revision a layer could not be pushed: so that comes before the states.
-        self.ensure_revisions(&observed, &plan).await?;
-        for desired in &plan.states {
+        // Without its revision a layer could not be pushed, nor anything else to that node.
+        let mut missing = Vec::new();
+        for config in &observed.configs {
+            if plan.revisions.contains(uid(&**config))
+                && let Err(error) = self.ensure_revision(config).await
+            {
+                missing.push(revision::current_name(config));
+                results.push(Err(error));
+            }
+        }
+        let complete = |desired: &&Desired| {
+            let layers = &desired.spec.layers;
+            !layers.iter().any(|layer| missing.contains(&layer.revision))
+        };
+        for desired in plan.states.iter().filter(complete) {
             results.push(self.write_state(desired).await);
         }
         for config in &plan.free {
@@ -182,40 +194,25 @@ impl Context {
         }
     }
 
-    async fn ensure_revisions(&self, observed: &Observed, plan: &Plan) -> anyhow::Result<()> {
+    async fn ensure_revision(&self, config: &NodeConfig) -> anyhow::Result<()> {
         let api = Api::<ControllerRevision>::namespaced(self.client.clone(), &self.namespace);
+        let wanted = revision::current_name(config);
         let known = self.cache.revisions.state();
-        for config in observed
-            .configs
+        let mine: Vec<_> = known
             .iter()
-            .filter(|config| plan.revisions.contains(uid(&***config)))
-        {
-            let wanted = revision::current_name(config);
-            let mine: Vec<_> = known
-                .iter()
-                .filter(|revision| {
-                    revision.labels().get(revision::LABEL).map(String::as_str)
-                        == Some(uid(&**config))
-                })
-                .collect();
-            if mine.iter().any(|revision| revision.name_any() == wanted) {
-                continue;
-            }
-            let number = mine
-                .iter()
-                .map(|revision| revision.revision)
-                .max()
-                .unwrap_or(0)
-                + 1;
-            let object = revision::current(config, &self.namespace, number);
-            match api.create(&PostParams::default(), &object).await {
-                Err(kube::Error::Api(status)) if status.code == 409 => {}
-                result => {
-                    result.with_context(|| format!("cannot store revision {wanted}"))?;
-                }
-            }
+            .filter(|revision| revision::is_of(revision, config))
+            .collect();
+        if mine.iter().any(|revision| revision.name_any() == wanted) {
+            return Ok(());
         }
-        Ok(())
+        let newest = mine.iter().map(|revision| revision.revision).max();
+        let object = revision::current(config, &self.namespace, newest.unwrap_or(0) + 1);
+        match api.create(&PostParams::default(), &object).await {
+            Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
+            result => result
+                .map(drop)
+                .with_context(|| format!("cannot store revision {wanted}")),
+        }
     }
 
     async fn write_state(&self, desired: &Desired) -> anyhow::Result<()> {
@@ -359,9 +356,10 @@ impl Context {
                 || layers.into_iter().any(|layer| layer.revision == name)
         };
         for config in &observed.configs {
-            let mine = known.iter().map(|revision| &**revision).filter(|revision| {
-                revision.labels().get(revision::LABEL).map(String::as_str) == Some(uid(&**config))
-            });
+            let mine = known
+                .iter()
+                .map(|revision| &**revision)
+                .filter(|revision| revision::is_of(revision, config));
             for name in revision::surplus(mine, named) {
                 match api.delete(&name, &DeleteParams::default()).await {
                     Err(kube::Error::Api(status)) if status.code == 404 => {}

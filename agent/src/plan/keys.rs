@@ -35,6 +35,11 @@ impl Planner<'_> {
                     .drain(..)
                     .partition(|entry| wanted.values.contains_key(&entry.key));
                 entry.keys = kept;
+                // What stays for good is in the file from now on: its first bytes are not what it
+                // is given back as.
+                if self.leaving == DeletionPolicy::Retain && !gone.is_empty() {
+                    entry.pristine = false;
+                }
                 text = self.return_keys(path, text, &gone)?;
                 entry
             }

@@ -391,3 +391,22 @@ fn what_is_not_named_is_kept_and_survives_a_restart() {
     node.release(&b);
     assert_eq!(node.tree(), tree);
 }
+
+#[test]
+fn a_retained_key_outlives_the_others_in_its_file() {
+    for before in [None, Some("{\"debug\": true}\n")] {
+        let node = Node::new();
+        if let Some(text) = before {
+            node.write(DOCKER, text);
+        }
+        let retained = layer("a").mirrors(&["https://m"]);
+        let other = layer("b").insecure(&["r:5000"]);
+        node.push(&[&retained, &other]);
+        node.push_all(&[&other], &[leaving(&retained, DeletionPolicy::Retain)]);
+        node.release(&other);
+        let left: serde_json::Value = serde_json::from_str(&node.read(DOCKER)).unwrap();
+        assert_eq!(left["registry-mirrors"][0], "https://m", "{left}");
+        assert_eq!(left.get("insecure-registries"), None, "{left}");
+        assert_eq!(left.get("debug").is_some(), before.is_some(), "{left}");
+    }
+}

@@ -184,7 +184,10 @@ impl Worker {
                 .get_opt(&self.node)
                 .await;
             match live.context("cannot read the NodeState")? {
-                Some(live) => orphans = compose::orphans(&live.spec, hello),
+                Some(live) => {
+                    let live = compose::orphans(&live.spec, hello);
+                    orphans.retain(|orphan| live.contains(orphan));
+                }
                 None => orphans.clear(),
             }
         }
@@ -301,6 +304,9 @@ impl Worker {
         let status = NodeStateStatus {
             state: Some(contact),
             message: message.to_owned(),
+            observed_generation: state.metadata.generation,
+            // They answered an earlier spec.
+            releases: Vec::new(),
             ..before.clone()
         };
         let lost = before.state == Some(Contact::Ready) && contact == Contact::Unreachable;

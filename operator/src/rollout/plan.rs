@@ -245,8 +245,12 @@ fn releases(
 
 /// For each release of a node whether it holds up the deletion: a node that is away does not.
 fn held(spec: &NodeStateSpec, state: Option<&NodeState>) -> Vec<(String, bool)> {
-    let contact = state.and_then(|state| state.status.as_ref()?.state);
-    let away = matches!(contact, Some(Contact::Unreachable | Contact::NoAgent));
+    let status = state.and_then(|state| state.status.as_ref().zip(state.metadata.generation));
+    // Seen to be away since the release was written: what was seen before says nothing of now.
+    let away = status.is_some_and(|(status, generation)| {
+        let contact = matches!(status.state, Some(Contact::Unreachable | Contact::NoAgent));
+        contact && status.observed_generation == Some(generation)
+    });
     spec.releases
         .iter()
         .map(|release| (release.uid.clone(), !away))

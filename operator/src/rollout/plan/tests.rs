@@ -241,7 +241,11 @@ fn nodes_that_are_away_hold_up_nothing_and_keep_their_release() {
         ("Ready", false),
         ("AgentTooOld", false),
     ] {
-        let states = vec![state("w", with_release("a"), json!({"state": contact}))];
+        let states = vec![state(
+            "w",
+            with_release("a"),
+            json!({"state": contact, "observedGeneration": 2}),
+        )];
         let plan = plan(&observed(
             vec![deleted("a")],
             vec![node("w", json!({}))],
@@ -250,6 +254,22 @@ fn nodes_that_are_away_hold_up_nothing_and_keep_their_release() {
         assert_eq!(!plan.free.is_empty(), free, "{contact}");
         assert_eq!(plan.states, [], "{contact}");
     }
+}
+
+#[test]
+fn a_node_that_was_away_before_the_release_is_waited_for() {
+    let states = vec![state(
+        "w",
+        with_release("a"),
+        json!({"state": "Unreachable", "observedGeneration": 1}),
+    )];
+    let plan = plan(&observed(
+        vec![deleted("a")],
+        vec![node("w", json!({}))],
+        states,
+    ));
+    assert!(plan.free.is_empty());
+    assert_eq!(plan.holding["u-a"], ["w"]);
 }
 
 #[test]
