@@ -10,9 +10,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
+use futures::FutureExt as _;
 use futures::future::{BoxFuture, LocalBoxFuture};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 
+use crate::container;
 use crate::node::{Node, Role};
 use crate::process::{Output, Process};
 use crate::settings::Settings;
@@ -36,23 +38,40 @@ pub trait Provider: Debug + Send + Sync {
     fn nodes(&self) -> BoxFuture<'_, Result<Vec<(String, Role)>>>;
     /// Brings a local image to every node that lacks it.
     fn load<'a>(&'a self, image: &'a str) -> BoxFuture<'a, Result<()>>;
+    /// How to reach its API.
+    fn access(&self) -> Access;
+
+    // Nodes are containers, whoever made them.
+
     /// Runs a program on a node.
     fn exec<'a>(
         &'a self,
         node: &'a str,
         argv: &'a [&'a str],
         stdin: Vec<u8>,
-    ) -> BoxFuture<'a, Result<Output>>;
+    ) -> BoxFuture<'a, Result<Output>> {
+        container::exec(node, argv, stdin).boxed()
+    }
+
     /// Stops a node.
-    fn stop<'a>(&'a self, node: &'a str) -> BoxFuture<'a, Result<()>>;
+    fn stop<'a>(&'a self, node: &'a str) -> BoxFuture<'a, Result<()>> {
+        container::stop(node).boxed()
+    }
+
     /// Starts a stopped node.
-    fn start<'a>(&'a self, node: &'a str) -> BoxFuture<'a, Result<()>>;
+    fn start<'a>(&'a self, node: &'a str) -> BoxFuture<'a, Result<()>> {
+        container::start(node).boxed()
+    }
+
     /// Freezes a node: it is there and answers nothing.
-    fn pause<'a>(&'a self, node: &'a str) -> BoxFuture<'a, Result<()>>;
+    fn pause<'a>(&'a self, node: &'a str) -> BoxFuture<'a, Result<()>> {
+        container::pause(node).boxed()
+    }
+
     /// Lets a frozen node go on as if nothing had been.
-    fn unpause<'a>(&'a self, node: &'a str) -> BoxFuture<'a, Result<()>>;
-    /// How to reach its API.
-    fn access(&self) -> Access;
+    fn unpause<'a>(&'a self, node: &'a str) -> BoxFuture<'a, Result<()>> {
+        container::unpause(node).boxed()
+    }
 }
 
 /// How kubectl and a client reach an API server.

@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
 use edict_crds::{Fleet, NodeConfig, NodeState};
 use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _};
@@ -11,6 +12,7 @@ use kube::runtime::reflector::{self, Store};
 use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
+use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{broadcast, watch};
 
 /// The label that tells the agents' pods.
@@ -33,6 +35,26 @@ pub enum Change {
     Revision,
     /// A `DaemonSet` of Edict's namespace.
     DaemonSet,
+}
+
+/// Returns after `wait`, or as soon as there is a change that `concerns` the caller.
+pub async fn next(
+    changes: &mut broadcast::Receiver<Change>,
+    wait: Duration,
+    concerns: impl Fn(&Change) -> bool,
+) -> anyhow::Result<()> {
+    let change = async {
+        loop {
+            match changes.recv().await {
+                Ok(change) if !concerns(&change) => {}
+                // What was missed may have concerned anybody.
+                Ok(_) | Err(RecvError::Lagged(_)) => return Ok(()),
+                Err(RecvError::Closed) => anyhow::bail!("the cache has ended"),
+            }
+        }
+    };
+    // No change is no error: the time is up.
+    tokio::time::timeout(wait, change).await.unwrap_or(Ok(()))
 }
 
 /// Everything that the operator decides from.

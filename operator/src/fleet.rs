@@ -13,16 +13,15 @@ use k8s_openapi::api::core::v1::{Service, ServiceAccount};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{Patch, PatchParams};
-use kube::{Api, Client, Resource, ResourceExt as _};
+use kube::{Api, Resource, ResourceExt as _};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
-use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::watch;
 
-use crate::cache::{Cache, Change};
-use crate::event::{Recorder, reason};
-use crate::metrics::{ControllerLabels, Metrics};
+use crate::cache::{self, Change};
+use crate::context::Context;
+use crate::event::reason;
 use crate::pki::Identity;
 
 /// The field manager of everything that this controller writes.
@@ -33,77 +32,55 @@ const INTERVAL: Duration = Duration::from_mins(1);
 /// The wait after a failed pass.
 const RETRY: Duration = Duration::from_secs(5);
 
-/// What the controller works with.
-pub struct Context {
-    /// The API server.
-    pub client: Client,
-    /// What it says.
-    pub cache: Cache,
-    /// For Events.
-    pub recorder: Recorder,
-    /// For failures.
-    pub metrics: Arc<Metrics>,
-    /// Edict's namespace.
-    pub namespace: String,
-    /// The agent's image, for a Fleet that names none.
-    pub default_image: String,
-}
-
 /// Runs until the cache ends; hands the operator's certificate on whenever there is a new one.
+/// `default_image` is the agent's, for a Fleet that names none.
 pub async fn run(
     context: Context,
+    default_image: String,
     identities: watch::Sender<Option<Arc<Identity>>>,
 ) -> anyhow::Result<()> {
     let mut changes = context.cache.changes();
     context.cache.synced().await?;
+    let installation = Installation {
+        context,
+        default_image,
+    };
     let mut shown = String::new();
     loop {
         while changes.try_recv().is_ok() {}
-        let wait = match context.pass(&identities, &mut shown).await {
+        let wait = match installation.pass(&identities, &mut shown).await {
             Ok(()) => INTERVAL,
             Err(error) => {
-                tracing::warn!(error = format!("{error:#}"), "fleet pass failed");
-                context
-                    .metrics
-                    .failures
-                    .get_or_create(&ControllerLabels {
-                        controller: "fleet",
-                    })
-                    .inc();
+                installation.context.failed("fleet", &error);
                 RETRY
             }
         };
-        let relevant = async {
-            loop {
-                match changes.recv().await {
-                    Ok(Change::Fleet | Change::DaemonSet) | Err(RecvError::Lagged(_)) => {
-                        return Ok(());
-                    }
-                    Ok(_) => {}
-                    Err(RecvError::Closed) => anyhow::bail!("the cache has ended"),
-                }
-            }
-        };
-        if let Ok(ended) = tokio::time::timeout(wait, relevant).await {
-            ended?;
-        }
+        let concerns = |change: &Change| matches!(change, Change::Fleet | Change::DaemonSet);
+        cache::next(&mut changes, wait, concerns).await?;
     }
 }
 
-impl Context {
+struct Installation {
+    context: Context,
+    default_image: String,
+}
+
+impl Installation {
     async fn pass(
         &self,
         identities: &watch::Sender<Option<Arc<Identity>>>,
         shown: &mut String,
     ) -> anyhow::Result<()> {
         let Some(fleet) = self
+            .context
             .cache
             .fleet()
             .filter(|fleet| fleet.metadata.deletion_timestamp.is_none())
         else {
             return Ok(());
         };
-        let certificates = secret::ensure(&self.client, &self.namespace, &fleet).await?;
+        let certificates =
+            secret::ensure(&self.context.client, &self.context.namespace, &fleet).await?;
         if *shown != certificates.operator.certificate {
             let identity = Identity::new(&certificates.authority, &certificates.operator)?;
             shown.clone_from(&certificates.operator.certificate);
@@ -111,7 +88,7 @@ impl Context {
         }
         let objects = objects::Objects {
             fleet: &fleet,
-            namespace: &self.namespace,
+            namespace: &self.context.namespace,
             default_image: &self.default_image,
         };
         self.apply::<ServiceAccount>(&objects.service_account())
@@ -129,7 +106,7 @@ impl Context {
             + Serialize
             + DeserializeOwned,
     {
-        let api = Api::<K>::namespaced(self.client.clone(), &self.namespace);
+        let api = Api::<K>::namespaced(self.context.client.clone(), &self.context.namespace);
         let name = object.name_any();
         let applied = api
             .patch(
@@ -146,7 +123,7 @@ impl Context {
         if fleet.status.as_ref() == Some(&status) {
             return Ok(());
         }
-        let api = Api::<Fleet>::all(self.client.clone());
+        let api = Api::<Fleet>::all(self.context.client.clone());
         let name = fleet.name_any();
         let patch = json!({
             "apiVersion": "edict.dev/v1alpha1", "kind": "Fleet",
@@ -164,7 +141,8 @@ impl Context {
         if status.state.as_deref() == Some("Ready") && state(fleet.status.as_ref()) != status.state
         {
             let note = format!("an agent runs on each of {} nodes", status.agents);
-            self.recorder
+            self.context
+                .recorder
                 .publish(fleet, false, reason::READY, &note)
                 .await;
         }

@@ -11,6 +11,7 @@
 pub mod agent;
 pub mod args;
 pub mod cache;
+pub mod context;
 pub mod event;
 pub mod fleet;
 pub mod http;

@@ -10,44 +10,30 @@ mod worker;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use kube::Client;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::JoinSet;
 
-use crate::cache::{Cache, Change};
-use crate::event::Recorder;
-use crate::metrics::{Metrics, NodeLabels};
+use crate::cache::Change;
+use crate::context::Context;
+use crate::metrics::NodeLabels;
 use crate::pki::Identity;
 
 /// How many nodes are worked on at once: bounds memory, since each push may have megabytes.
 const CONCURRENCY: usize = 32;
 
-/// What the controller works with.
-#[derive(Clone)]
-pub struct Context {
-    /// The API server.
-    pub client: Client,
-    /// What it says.
-    pub cache: Cache,
-    /// For Events.
-    pub recorder: Recorder,
-    /// For pushes and failures.
-    pub metrics: Arc<Metrics>,
-    /// Edict's namespace.
-    pub namespace: String,
-    /// The operator's certificate, once there is one.
-    pub identity: watch::Receiver<Option<Arc<Identity>>>,
-}
-
 /// Runs until the cache ends.
-pub async fn run(context: Context) -> anyhow::Result<()> {
+///
+/// `identity` is the operator's certificate, once there is one.
+pub async fn run(
+    context: Context,
+    mut identity: watch::Receiver<Option<Arc<Identity>>>,
+) -> anyhow::Result<()> {
     let mut changes = context.cache.changes();
     context.cache.synced().await?;
     let permits = Arc::new(Semaphore::new(CONCURRENCY));
     let mut workers: HashMap<String, Arc<Notify>> = HashMap::new();
     let mut tasks = JoinSet::new();
-    let mut identity = context.identity.clone();
     loop {
         for state in context.cache.states.state() {
             let node = edict_crds::name(&*state).to_owned();
@@ -55,6 +41,7 @@ pub async fn run(context: Context) -> anyhow::Result<()> {
                 let wake = Arc::new(Notify::new());
                 tasks.spawn(worker::run(
                     context.clone(),
+                    identity.clone(),
                     node,
                     wake.clone(),
                     permits.clone(),

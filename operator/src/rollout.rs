@@ -8,7 +8,6 @@ pub mod plan;
 pub mod summary;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -18,13 +17,12 @@ use k8s_openapi::api::apps::v1::ControllerRevision;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{DeleteParams, ObjectMeta, Patch, PatchParams, PostParams};
-use kube::{Api, Client, ResourceExt as _};
+use kube::{Api, ResourceExt as _};
 use serde_json::json;
-use tokio::sync::broadcast::error::RecvError;
 
-use crate::cache::{Cache, Change};
-use crate::event::{Recorder, reason};
-use crate::metrics::{ControllerLabels, Metrics};
+use crate::cache::{self, Change};
+use crate::context::Context;
+use crate::event::reason;
 use crate::revision;
 use plan::{Desired, Observed};
 
@@ -37,70 +35,44 @@ const RETRY_MIN: Duration = Duration::from_millis(250);
 /// The longest wait after failed passes.
 const RETRY_MAX: Duration = Duration::from_secs(15);
 
-/// What the controller works with.
-pub struct Context {
-    /// The API server.
-    pub client: Client,
-    /// What it says.
-    pub cache: Cache,
-    /// For Events.
-    pub recorder: Recorder,
-    /// For failures.
-    pub metrics: Arc<Metrics>,
-    /// Edict's namespace.
-    pub namespace: String,
-}
-
 /// Runs until the cache ends.
 pub async fn run(context: Context) -> anyhow::Result<()> {
     let mut changes = context.cache.changes();
     context.cache.synced().await?;
+    let rollout = Rollout { context };
     let mut retry = RETRY_MIN;
     loop {
         // Everything up to here is in the cache already.
         while changes.try_recv().is_ok() {}
-        let wait = match context.pass().await {
+        let wait = match rollout.pass().await {
             Ok(()) => {
                 retry = RETRY_MIN;
                 INTERVAL
             }
             Err(error) => {
-                tracing::warn!(error = format!("{error:#}"), "rollout pass failed");
-                context
-                    .metrics
-                    .failures
-                    .get_or_create(&ControllerLabels {
-                        controller: "rollout",
-                    })
-                    .inc();
+                rollout.context.failed("rollout", &error);
                 // A change makes a pass at once: what it is about may have nothing to do with this.
                 let wait = retry;
                 retry = (retry * 2).min(RETRY_MAX);
                 wait
             }
         };
-        let relevant = async {
-            loop {
-                match changes.recv().await {
-                    Ok(Change::Agent(_) | Change::DaemonSet) => {}
-                    Ok(_) | Err(RecvError::Lagged(_)) => return Ok(()),
-                    Err(RecvError::Closed) => anyhow::bail!("the cache has ended"),
-                }
-            }
-        };
-        if let Ok(ended) = tokio::time::timeout(wait, relevant).await {
-            ended?;
-        }
+        let concerns = |change: &Change| !matches!(change, Change::Agent(_) | Change::DaemonSet);
+        cache::next(&mut changes, wait, concerns).await?;
     }
 }
 
-impl Context {
+struct Rollout {
+    context: Context,
+}
+
+impl Rollout {
     async fn pass(&self) -> anyhow::Result<()> {
         let observed = Observed {
-            configs: self.cache.configs.state(),
-            nodes: self.cache.nodes.state(),
-            states: self.cache.states.state(),
-            policy: self.cache.policy(),
+            configs: self.context.cache.configs.state(),
+            nodes: self.context.cache.nodes.state(),
+            states: self.context.cache.states.state(),
+            policy: self.context.cache.policy(),
         };
         let plan = plan::plan(&observed);
         let states: BTreeMap<_, _> = observed
@@ -162,7 +134,7 @@ impl Context {
         observed: &Observed,
         wanted: bool,
     ) -> anyhow::Result<()> {
-        let api = Api::<NodeConfig>::all(self.client.clone());
+        let api = Api::<NodeConfig>::all(self.context.client.clone());
         let Some(config) = observed
             .configs
             .iter()
@@ -195,9 +167,12 @@ impl Context {
     }
 
     async fn ensure_revision(&self, config: &NodeConfig) -> anyhow::Result<()> {
-        let api = Api::<ControllerRevision>::namespaced(self.client.clone(), &self.namespace);
+        let api = Api::<ControllerRevision>::namespaced(
+            self.context.client.clone(),
+            &self.context.namespace,
+        );
         let wanted = revision::current_name(config);
-        let known = self.cache.revisions.state();
+        let known = self.context.cache.revisions.state();
         let mine: Vec<_> = known
             .iter()
             .filter(|revision| revision::is_of(revision, config))
@@ -206,7 +181,7 @@ impl Context {
             return Ok(());
         }
         let newest = mine.iter().map(|revision| revision.revision).max();
-        let object = revision::current(config, &self.namespace, newest.unwrap_or(0) + 1);
+        let object = revision::current(config, &self.context.namespace, newest.unwrap_or(0) + 1);
         match api.create(&PostParams::default(), &object).await {
             Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
             result => result
@@ -216,7 +191,7 @@ impl Context {
     }
 
     async fn write_state(&self, desired: &Desired) -> anyhow::Result<()> {
-        let api = Api::<NodeState>::all(self.client.clone());
+        let api = Api::<NodeState>::all(self.context.client.clone());
         let mut object = NodeState::new(&desired.node, desired.spec.clone());
         object.metadata = ObjectMeta {
             name: Some(desired.node.clone()),
@@ -274,7 +249,7 @@ impl Context {
         if config.status.as_ref() == Some(&status) {
             return Ok(());
         }
-        let api = Api::<NodeConfig>::all(self.client.clone());
+        let api = Api::<NodeConfig>::all(self.context.client.clone());
         let name = config.name_any();
         let patch = json!({
             "apiVersion": "edict.dev/v1alpha1", "kind": "NodeConfig",
@@ -316,7 +291,10 @@ impl Context {
                 Some(State::Unreachable) => (true, reason::UNREACHABLE, status.message.clone()),
                 _ => return self.announce_conflict(config, &before, status).await,
             };
-            self.recorder.publish(config, warning, reason, &note).await;
+            self.context
+                .recorder
+                .publish(config, warning, reason, &note)
+                .await;
         }
         self.announce_conflict(config, &before, status).await;
     }
@@ -335,7 +313,8 @@ impl Context {
             conflict.map(|conflict| conflict.message.clone())
         };
         if let Some(now) = message(status).filter(|now| Some(now) != message(before).as_ref()) {
-            self.recorder
+            self.context
+                .recorder
                 .publish(config, true, reason::CONFLICT, &now)
                 .await;
         }
@@ -343,8 +322,11 @@ impl Context {
 
     /// Deletes revisions that nobody needs.
     async fn prune(&self, observed: &Observed) -> anyhow::Result<()> {
-        let api = Api::<ControllerRevision>::namespaced(self.client.clone(), &self.namespace);
-        let known = self.cache.revisions.state();
+        let api = Api::<ControllerRevision>::namespaced(
+            self.context.client.clone(),
+            &self.context.namespace,
+        );
+        let known = self.context.cache.revisions.state();
         let current: Vec<_> = observed
             .configs
             .iter()

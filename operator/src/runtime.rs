@@ -9,6 +9,7 @@ use tokio::task::JoinSet;
 
 use crate::args::Args;
 use crate::cache::Cache;
+use crate::context::Context;
 use crate::event::Recorder;
 use crate::metrics::Metrics;
 use crate::{fleet, http, node, rollout};
@@ -28,42 +29,24 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         .context("cannot find the API server")?;
     let metrics = Arc::new(Metrics::default());
     let (cache, watches) = Cache::new(&client, &args.namespace);
-    let recorder = Recorder::new(client.clone());
+    let context = Context {
+        recorder: Recorder::new(client.clone()),
+        client,
+        cache: cache.clone(),
+        metrics: metrics.clone(),
+        namespace: args.namespace,
+    };
 
     let mut parts = JoinSet::new();
     let listener = tokio::net::TcpListener::bind(args.listen)
         .await
         .with_context(|| format!("cannot listen on {}", args.listen))?;
-    parts.spawn(http::serve(listener, cache.clone(), metrics.clone()));
+    parts.spawn(http::serve(listener, cache, metrics));
     parts.spawn(watches);
     let (identities, identity) = tokio::sync::watch::channel(None);
-    let namespace = args.namespace;
-    parts.spawn(fleet::run(
-        fleet::Context {
-            client: client.clone(),
-            cache: cache.clone(),
-            recorder: recorder.clone(),
-            metrics: metrics.clone(),
-            namespace: namespace.clone(),
-            default_image: args.agent_image,
-        },
-        identities,
-    ));
-    parts.spawn(rollout::run(rollout::Context {
-        client: client.clone(),
-        cache: cache.clone(),
-        recorder: recorder.clone(),
-        metrics: metrics.clone(),
-        namespace: namespace.clone(),
-    }));
-    parts.spawn(node::run(node::Context {
-        client,
-        cache,
-        recorder,
-        metrics,
-        namespace,
-        identity,
-    }));
+    parts.spawn(fleet::run(context.clone(), args.agent_image, identities));
+    parts.spawn(rollout::run(context.clone()));
+    parts.spawn(node::run(context, identity));
     tracing::info!("started");
 
     let mut terminate = signal(SignalKind::terminate())?;

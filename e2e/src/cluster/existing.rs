@@ -15,7 +15,7 @@ use super::{Access, Provider};
 use crate::container;
 use crate::machine::Tools;
 use crate::node::Role;
-use crate::process::{Output, Process};
+use crate::process::Process;
 use crate::settings::{Existing, Settings};
 
 /// The labels of masters, the present and the former one.
@@ -107,31 +107,6 @@ impl Provider for ExistingCluster {
             container::load(&names, image).await
         }
         .boxed()
-    }
-
-    fn exec<'a>(
-        &'a self,
-        node: &'a str,
-        argv: &'a [&'a str],
-        stdin: Vec<u8>,
-    ) -> BoxFuture<'a, Result<Output>> {
-        container::exec(node, argv, stdin).boxed()
-    }
-
-    fn stop<'a>(&'a self, node: &'a str) -> BoxFuture<'a, Result<()>> {
-        container::stop(node).boxed()
-    }
-
-    fn start<'a>(&'a self, node: &'a str) -> BoxFuture<'a, Result<()>> {
-        container::start(node).boxed()
-    }
-
-    fn pause<'a>(&'a self, node: &'a str) -> BoxFuture<'a, Result<()>> {
-        container::pause(node).boxed()
-    }
-
-    fn unpause<'a>(&'a self, node: &'a str) -> BoxFuture<'a, Result<()>> {
-        container::unpause(node).boxed()
     }
 
     fn access(&self) -> Access {

@@ -19,7 +19,7 @@ use super::{Access, Provider};
 use crate::container::{self, Container};
 use crate::machine::{self, Tools};
 use crate::node::Role;
-use crate::process::{Output, Process};
+use crate::process::Process;
 use crate::progress::Step;
 use crate::settings::Settings;
 
@@ -231,31 +231,6 @@ impl Provider for Kind {
             container::load(&names, image).await
         }
         .boxed()
-    }
-
-    fn exec<'a>(
-        &'a self,
-        node: &'a str,
-        argv: &'a [&'a str],
-        stdin: Vec<u8>,
-    ) -> BoxFuture<'a, Result<Output>> {
-        container::exec(node, argv, stdin).boxed()
-    }
-
-    fn stop<'a>(&'a self, node: &'a str) -> BoxFuture<'a, Result<()>> {
-        container::stop(node).boxed()
-    }
-
-    fn start<'a>(&'a self, node: &'a str) -> BoxFuture<'a, Result<()>> {
-        container::start(node).boxed()
-    }
-
-    fn pause<'a>(&'a self, node: &'a str) -> BoxFuture<'a, Result<()>> {
-        container::pause(node).boxed()
-    }
-
-    fn unpause<'a>(&'a self, node: &'a str) -> BoxFuture<'a, Result<()>> {
-        container::unpause(node).boxed()
     }
 
     fn access(&self) -> Access {

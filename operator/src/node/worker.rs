@@ -16,12 +16,13 @@ use kube::api::{Patch, PatchParams};
 use kube::runtime::reflector::ObjectRef;
 use kube::{Api, ResourceExt as _};
 use serde_json::json;
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::{Notify, Semaphore, watch};
 
-use super::{Context, compose};
+use super::compose;
 use crate::agent::{Agent, Error};
+use crate::context::Context;
 use crate::event::reason;
-use crate::metrics::{ControllerLabels, PushLabels, PushResult};
+use crate::metrics::{PushLabels, PushResult};
 use crate::pki::Identity;
 use crate::revision;
 
@@ -38,12 +39,14 @@ const RETRY: Duration = Duration::from_secs(30);
 /// Works on `node` until its `NodeState` is gone; answers with its name.
 pub async fn run(
     context: Context,
+    identity: watch::Receiver<Option<Arc<Identity>>>,
     node: String,
     wake: Arc<Notify>,
     permits: Arc<Semaphore>,
 ) -> String {
     let mut worker = Worker {
         context,
+        identity,
         node,
         connection: None,
         unsettled: None,
@@ -59,17 +62,8 @@ pub async fn run(
             Ok(Some(wait)) => wait,
             Ok(None) => return worker.node,
             Err(error) => {
-                tracing::warn!(
-                    node = worker.node,
-                    error = format!("{error:#}"),
-                    "node pass failed"
-                );
-                worker
-                    .context
-                    .metrics
-                    .failures
-                    .get_or_create(&ControllerLabels { controller: "node" })
-                    .inc();
+                let error = error.context(format!("node {}", worker.node));
+                worker.context.failed("node", &error);
                 KNOCK
             }
         };
@@ -80,6 +74,8 @@ pub async fn run(
 
 struct Worker {
     context: Context,
+    /// The operator's certificate, once there is one.
+    identity: watch::Receiver<Option<Arc<Identity>>>,
     node: String,
     /// The connection, to which pod and with which certificate.
     connection: Option<(SocketAddr, Arc<Identity>, Agent)>,
@@ -135,7 +131,7 @@ impl Worker {
 
     /// Asks the agent, on the kept connection or, where that is lost, on a new one.
     async fn hello(&mut self, pod: &Pod) -> Result<Hello, Error> {
-        let identity = self.context.identity.borrow().clone();
+        let identity = self.identity.borrow().clone();
         let identity = identity
             .ok_or_else(|| Error::Connection("the operator has no certificate yet".to_owned()))?;
         let address = pod

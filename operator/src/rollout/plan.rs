@@ -119,12 +119,11 @@ pub fn plan(observed: &Observed) -> Plan {
             releases: releases(&before, &layers, &observed.configs, &done(state)),
             layers,
         };
-        for (uid, held) in held(&spec, state) {
-            if held {
-                plan.holding
-                    .entry(uid)
-                    .or_default()
-                    .push(name(&**node).to_owned());
+        // A node that is away holds up no deletion.
+        if !is_away(state) {
+            for release in &spec.releases {
+                let holding = plan.holding.entry(release.uid.clone()).or_default();
+                holding.push(name(&**node).to_owned());
             }
         }
         if state.is_none() || spec != before {
@@ -243,18 +242,15 @@ fn releases(
     releases
 }
 
-/// For each release of a node whether it holds up the deletion: a node that is away does not.
-fn held(spec: &NodeStateSpec, state: Option<&NodeState>) -> Vec<(String, bool)> {
-    let status = state.and_then(|state| state.status.as_ref().zip(state.metadata.generation));
-    // Seen to be away since the release was written: what was seen before says nothing of now.
-    let away = status.is_some_and(|(status, generation)| {
-        let contact = matches!(status.state, Some(Contact::Unreachable | Contact::NoAgent));
-        contact && status.observed_generation == Some(generation)
-    });
-    spec.releases
-        .iter()
-        .map(|release| (release.uid.clone(), !away))
-        .collect()
+/// Whether a node can't be reached. What was seen before its spec was written says nothing of now.
+fn is_away(state: Option<&NodeState>) -> bool {
+    let Some((state, status)) = state.and_then(|state| Some((state, state.status.as_ref()?)))
+    else {
+        return false;
+    };
+    state.metadata.generation.is_some()
+        && status.observed_generation == state.metadata.generation
+        && matches!(status.state, Some(Contact::Unreachable | Contact::NoAgent))
 }
 
 #[cfg(test)]
