@@ -52,7 +52,7 @@ impl Settings {
         };
         if !settings.shape_file().is_file() {
             bail!(
-                "EDICT_E2E_SHAPE={} names no file in fixtures/clusters: 3+2 and 1+1 are there",
+                "EDICT_E2E_SHAPE={} names no file in fixtures/clusters: 3+2, 1+1 and 1+1-unset are there",
                 settings.shape
             );
         }
