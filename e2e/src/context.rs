@@ -157,7 +157,7 @@ impl Context {
         self.start_stopped().await?;
         let timeout = format!("--timeout={}s", GONE.as_secs());
         // The configurations first: they may refer to the others.
-        for kinds in ["nodeconfigs", "configmaps,secrets"] {
+        for kinds in ["nodeconfigs", "configmaps,secrets,namespaces"] {
             self.kubectl()
                 .args([
                     "delete",

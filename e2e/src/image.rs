@@ -5,8 +5,9 @@
 //! never be taken for what was there before.
 
 use std::env;
+use std::ffi::OsStr;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
@@ -22,7 +23,7 @@ const BUILD: Duration = Duration::from_mins(45);
 
 /// A static binary of this project was under 5 MB when this was written; one that
 /// is four times as large has something in it that nobody meant.
-const LARGEST: usize = 20 << 20;
+const LARGEST: u64 = 20 << 20;
 
 /// The images of one state of the sources, by name and tag.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,9 +39,13 @@ impl Images {
     pub async fn build(settings: &Settings) -> Result<Self> {
         let step = Step::begin("images");
         let folder = compile(settings, &step).await?;
+        let [operator, agent] = ["edict-operator", "edict-agent"].map(|name| folder.join(name));
+        for program in [&operator, &agent] {
+            is_small(program)?;
+        }
         let images = Self {
-            operator: import(&folder, "operator", &step).await?,
-            agent: import(&folder, "agent", &step).await?,
+            operator: import(&operator, "edict/operator", &step).await?,
+            agent: import(&agent, "edict/agent", &step).await?,
         };
         step.done(&format!("{} {}", images.operator, images.agent));
         Ok(images)
@@ -93,20 +98,31 @@ async fn compile(settings: &Settings, step: &Step) -> Result<PathBuf> {
     Ok(target.join(host).join("release"))
 }
 
-/// Imports one binary, unless an image of that content is there.
-async fn import(folder: &std::path::Path, name: &str, step: &Step) -> Result<String> {
-    let program = format!("edict-{name}");
-    let path = folder.join(&program);
-    let binary = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
-    if binary.len() > LARGEST {
+fn is_small(program: &Path) -> Result<()> {
+    let size = fs::metadata(program)
+        .with_context(|| format!("cannot read {}", program.display()))?
+        .len();
+    if size > LARGEST {
         bail!(
-            "{program} has {} MB: more than {} belong in no image",
-            binary.len() >> 20,
+            "{} has {} MB: more than {} belong in no image",
+            program.display(),
+            size >> 20,
             LARGEST >> 20
         );
     }
+    Ok(())
+}
+
+/// Makes an image of one static program, which it starts, unless an image of that
+/// content is there. Gives `<name>:<content>`.
+pub async fn import(program: &Path, name: &str, step: &Step) -> Result<String> {
+    let binary = fs::read(program).with_context(|| format!("cannot read {}", program.display()))?;
+    let (folder, file) = program
+        .parent()
+        .zip(program.file_name().and_then(OsStr::to_str))
+        .with_context(|| format!("{} is no program", program.display()))?;
     let content = format!("{:x}", Sha256::digest(&binary));
-    let image = format!("edict/{name}:{}", &content[..12]);
+    let image = format!("{name}:{}", &content[..12]);
     let present = Process::new("docker")
         .args(["image", "inspect", &image])
         .output()
@@ -125,14 +141,14 @@ async fn import(folder: &std::path::Path, name: &str, step: &Step) -> Result<Str
             "--directory",
         ])
         .arg(folder)
-        .arg(&program)
+        .arg(file)
         .bytes()
         .await?;
     Process::new("docker")
         .args([
             "import",
             "--change",
-            &format!("ENTRYPOINT [\"/{program}\"]"),
+            &format!("ENTRYPOINT [\"/{file}\"]"),
             "-",
             &image,
         ])

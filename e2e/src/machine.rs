@@ -1,7 +1,10 @@
 //! What this machine needs before there can be a cluster: an engine, kind and
-//! kubectl, a node image, and the kernel settings that a kubelet changes.
+//! kubectl, a node image, and the kernel settings that a kubelet changes. And a
+//! registry, for the tests that pull.
 
 mod node_image;
+mod pull;
+mod registry;
 mod sysctls;
 mod tools;
 
@@ -14,6 +17,7 @@ use crate::progress::Step;
 use crate::settings::Settings;
 
 pub use node_image::node_image;
+pub use registry::registry;
 pub use sysctls::{prepare as prepare_sysctls, put_back as put_back_sysctls};
 pub use tools::Tools;
 

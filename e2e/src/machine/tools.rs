@@ -66,7 +66,8 @@ async fn kubectl(settings: &Settings) -> Result<PathBuf> {
     Ok(PathBuf::from("kubectl"))
 }
 
-async fn build(settings: &Settings, tool: &str) -> Result<PathBuf> {
+/// Builds a part of `hack/node/build` that is one program.
+pub(super) async fn build(settings: &Settings, tool: &str) -> Result<PathBuf> {
     let mut step = None;
     Process::new(settings.root.join("hack/node/build"))
         .arg(tool)
@@ -77,7 +78,7 @@ async fn build(settings: &Settings, tool: &str) -> Result<PathBuf> {
             step.get_or_insert_with(|| Step::begin(tool)).note(line);
         })
         .await
-        .with_context(|| format!("no {tool} on PATH is new enough, and it cannot be built"))?;
+        .with_context(|| format!("no {tool} that is new enough is here, and it cannot be built"))?;
     if let Some(step) = step {
         step.done("built from its Go module");
     }
