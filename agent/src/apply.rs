@@ -12,13 +12,13 @@
 
 mod locate;
 mod report;
+mod setting;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use edict_core::digest;
 use edict_core::guard::Policy;
-use edict_core::layer::{DeletionPolicy, Layer};
+use edict_core::layer::{DeletionPolicy, Layer, digest};
 use edict_core::resolve::Resolution;
 use edict_core::wire::{self, Event, Hello, LayerReport, Outcome, Push, Refusal, Release};
 use edict_core::wire::{ReleaseReport, Report, Written};
@@ -278,11 +278,11 @@ impl<'a> Round<'a> {
             in_force: None,
             outcome: Outcome::Refused,
             message: String::new(),
-            violations: layer.config.check(&self.policy),
+            violations: layer.check(&self.policy),
             conflicts: Vec::new(),
             pending: Vec::new(),
         };
-        if layer.digest != digest::of(&layer.config) {
+        if layer.digest != digest(&layer.config, &layer.contents) {
             report.message.push_str(OTHER_DIGEST);
         } else if report.violations.is_empty() {
             match locate::locate(&*self.agent.host, layer, &self.policy) {
@@ -350,6 +350,15 @@ impl<'a> Round<'a> {
                 report.message = report::sentences([message, report::to_reload(&unread)]);
             }
             report.outcome = Outcome::PendingReload;
+        }
+        let settings = held.map_or_else(Vec::new, |held| {
+            setting::unmet(&*self.agent.host, &held.resources())
+        });
+        let good = matches!(report.outcome, Outcome::Applied | Outcome::PendingReload);
+        if good && !settings.is_empty() {
+            let message = std::mem::take(&mut report.message);
+            report.message = report::sentences(std::iter::once(message).chain(settings));
+            report.outcome = Outcome::Unread;
         }
     }
 

@@ -66,12 +66,14 @@ impl InForce {
                 path.clone_from(resolved);
             }
         };
-        let mut resources = self.layer.config.render();
+        let rendered = self.layer.render().into_iter();
+        let mut resources: Vec<_> = rendered.map(|(_, resource)| resource).collect();
         for resource in &mut resources {
             match resource {
                 Resource::File(file) => led(&mut file.path),
                 Resource::Keys(keys) => led(&mut keys.path),
                 Resource::Unit(unit) => unit.reads.iter_mut().for_each(led),
+                Resource::Setting(_) => {}
             }
         }
         resources
@@ -84,7 +86,7 @@ impl InForce {
             .filter_map(|resource| match resource {
                 Resource::File(file) => Some(file.path),
                 Resource::Keys(keys) => Some(keys.path),
-                Resource::Unit(_) => None,
+                Resource::Unit(_) | Resource::Setting(_) => None,
             })
             .collect()
     }

@@ -1,15 +1,20 @@
 //! The kinds of configuration, each one file: its typed block (which is also its part of the CRD's
 //! schema), its rules, and how it is rendered to resources.
 
+pub mod containerd;
 pub mod docker;
 pub mod files;
+
+use std::collections::BTreeSet;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::guard::{Findings, Policy, Violation};
+use crate::content::{Contents, Kind, Reference, Source};
+use crate::guard::{Findings, Policy, Violation, rule, value};
 use crate::resource::Resource;
 
+pub use containerd::Containerd;
 pub use docker::Docker;
 pub use files::Files;
 
@@ -17,6 +22,9 @@ pub use files::Files;
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Config {
+    /// Registries of containerd, one folder of /etc/containerd/certs.d for each.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub containerd: Option<Containerd>,
     /// Settings of the Docker daemon, as keys of /etc/docker/daemon.json. Keys that are not named
     /// here stay as they are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -26,23 +34,71 @@ pub struct Config {
     pub files: Option<Files>,
 }
 
+/// The most bytes that one configuration may refer to: they are kept in one Secret, and
+/// Kubernetes has no larger ones (`MaxSecretSize`).
+pub const REFERRED_MAX: usize = 1024 * 1024;
+
 /// What each kind of configuration can do.
 trait Block {
     /// Reports everything that is wrong with the block.
-    fn check(&self, policy: &Policy, found: &mut Findings);
+    fn check(&self, policy: &Policy, contents: &Contents, found: &mut Findings);
+    /// What the block refers to.
+    fn references(&self) -> Vec<Reference> {
+        Vec::new()
+    }
     /// What the block wants of a host. Called on blocks that passed `check`.
-    fn render(&self) -> Vec<Resource>;
+    fn render(&self, contents: &Contents) -> Vec<Resource>;
+}
+
+/// Judges a reference, and whether there is anything behind it. Answers with its content.
+fn source<'a>(source: &Source, contents: &'a Contents, found: &mut Findings) -> Option<&'a [u8]> {
+    let Some(reference) = source.reference() else {
+        found.add("", &rule::CONTENT_SOURCE, "both or neither");
+        return None;
+    };
+    let field = match reference.kind {
+        Kind::ConfigMap => "configMapKeyRef",
+        Kind::Secret => "secretKeyRef",
+    };
+    referred(field, &reference, contents, found)
+}
+
+fn referred<'a>(
+    field: &str,
+    reference: &Reference,
+    contents: &'a Contents,
+    found: &mut Findings,
+) -> Option<&'a [u8]> {
+    let shown = reference.to_string();
+    let broken = value::reference(reference);
+    for rule in &broken {
+        found.add(field, rule, &shown);
+    }
+    let content = contents.get(reference);
+    // What has no possible name can't be there either.
+    if content.is_none() && broken.is_empty() {
+        found.add(field, &rule::REFERENCE_MISSING, &shown);
+    }
+    content
 }
 
 impl Config {
     /// The names of the blocks that this release knows, as an agent's hello says them.
-    pub const BLOCKS: &[&str] = &["docker", "files"];
+    pub const BLOCKS: &[&str] = &["containerd", "docker", "files"];
 
     fn blocks(&self) -> impl Iterator<Item = (&'static str, &dyn Block)> {
-        let Self { docker, files } = self;
+        fn given<B: Block>(block: Option<&B>) -> Option<&dyn Block> {
+            Some(block?)
+        }
+        let Self {
+            containerd,
+            docker,
+            files,
+        } = self;
         [
-            ("docker", docker.as_ref().map(|block| block as &dyn Block)),
-            ("files", files.as_ref().map(|block| block as &dyn Block)),
+            ("containerd", given(containerd.as_ref())),
+            ("docker", given(docker.as_ref())),
+            ("files", given(files.as_ref())),
         ]
         .into_iter()
         .filter_map(|(name, block)| Some((name, block?)))
@@ -53,20 +109,35 @@ impl Config {
         self.blocks().map(|(name, _)| name)
     }
 
-    /// Everything that is wrong with this configuration under `policy`; empty when nothing is.
-    pub fn check(&self, policy: &Policy) -> Vec<Violation> {
+    /// What this configuration refers to.
+    pub fn references(&self) -> BTreeSet<Reference> {
+        self.blocks()
+            .flat_map(|(_, block)| block.references())
+            .collect()
+    }
+
+    /// Everything that is wrong with this configuration, with what it refers to, under `policy`;
+    /// empty when nothing is.
+    pub fn check(&self, policy: &Policy, contents: &Contents) -> Vec<Violation> {
         let mut found = Findings::default();
         for (name, block) in self.blocks() {
-            found.within(name, |found| block.check(policy, found));
+            found.within(name, |found| block.check(policy, contents, found));
+        }
+        let total: usize = contents.0.values().map(|content| content.bytes.len()).sum();
+        if total > REFERRED_MAX {
+            found.add("", &rule::REFERENCE_SIZE, &format!("{total} bytes"));
         }
         found.into_violations()
     }
 
-    /// What this configuration wants of a host. For configurations that passed [`Self::check`].
-    pub fn render(&self) -> Vec<Resource> {
-        self.blocks()
-            .flat_map(|(_, block)| block.render())
-            .collect()
+    /// What this configuration wants of a host, with the name of the block that it comes from. For
+    /// configurations that passed [`Self::check`].
+    pub fn render(&self, contents: &Contents) -> Vec<(&'static str, Resource)> {
+        let rendered = |(name, block): (&'static str, &dyn Block)| {
+            let named = move |resource| (name, resource);
+            block.render(contents).into_iter().map(named)
+        };
+        self.blocks().flat_map(rendered).collect()
     }
 }
 
@@ -81,6 +152,7 @@ mod tests {
         names.sort();
         assert_eq!(names, Config::BLOCKS);
         let full = Config {
+            containerd: Some(Containerd::default()),
             docker: Some(Docker::default()),
             files: Some(Files::default()),
         };

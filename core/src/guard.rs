@@ -1,9 +1,10 @@
 //! The guard: nothing hostile gets through. Pure functions, called by the operator before a push
 //! and by the agent before a write, so that neither has to trust the other.
 //!
-//! Typed values come first ([`value`], [`path`]); what stays free text and is not a file's own
-//! content is then held against a set of injection patterns ([`text`]). Every violation is
-//! answered at once. Time is linear in the input and no input panics.
+//! Values are judged by their type ([`value`], [`path`]), and what is not a file's own content by a
+//! set of injection patterns as well ([`text`]), each rule by itself: every violation is answered
+//! at once. [`rule`] has all rules in one place.
+//! Time is linear in the input and no input panics.
 
 pub mod path;
 pub mod rule;
@@ -94,20 +95,23 @@ impl Findings {
         });
     }
 
-    /// Judges the value of the part `name`: first by its type, and when that lets it through by the
-    /// patterns for free text.
+    /// Says that content from elsewhere breaks `rules`. Of such content no byte is shown.
+    pub(crate) fn hidden(&mut self, name: &str, rules: Vec<&Rule>, content: &[u8]) {
+        for rule in rules {
+            self.add(name, rule, &format!("{} bytes", content.len()));
+        }
+    }
+
+    /// Judges the value of the part `name` by its type and by the patterns for free text.
     pub(crate) fn one(
         &mut self,
         name: &str,
         value: &str,
-        judge: impl Fn(&str) -> Option<&'static Rule>,
+        judge: impl Fn(&str) -> Vec<&'static Rule>,
     ) {
-        if let Some(rule) = judge(value) {
+        let rules = judge(value).into_iter().chain(text::check(value));
+        for rule in rules.collect::<Vec<_>>() {
             self.add(name, rule, value);
-        } else {
-            for rule in text::check(value) {
-                self.add(name, rule, value);
-            }
         }
     }
 
@@ -116,7 +120,7 @@ impl Findings {
         &mut self,
         name: &str,
         list: Option<&Vec<String>>,
-        judge: impl Fn(&str) -> Option<&'static Rule>,
+        judge: impl Fn(&str) -> Vec<&'static Rule>,
     ) {
         self.within(name, |this| {
             for (index, value) in list.into_iter().flatten().enumerate() {
@@ -140,22 +144,22 @@ mod tests {
         found.within("docker", |found| {
             found.each(
                 "registryMirrors",
-                Some(&vec!["ftp://u:p@x".into()]),
+                Some(&vec!["ftp://x".into()]),
                 value::mirror,
             );
         });
         assert_eq!(
             found.into_violations()[0].to_string(),
-            "docker.registryMirrors[0]: \"ftp://***@x\" is refused by rule url-scheme: \
+            "docker.registryMirrors[0]: \"ftp://x\" is refused by rule url-scheme: \
              use a URL that begins with http:// or https://"
         );
     }
 
     #[test]
-    fn what_its_type_lets_through_still_meets_the_patterns() {
+    fn every_value_meets_the_patterns() {
         let mut found = Findings::default();
-        found.one("a", "$(id)", |_| None);
-        found.one("b", "plain", |_| None);
+        found.one("a", "$(id)", |_| Vec::new());
+        found.one("b", "plain", |_| Vec::new());
         let violations = found.into_violations();
         assert_eq!(violations.len(), 1, "{violations:?}");
         assert_eq!(violations[0].rule, "substitution");

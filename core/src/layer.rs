@@ -5,6 +5,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::config::Config;
+use crate::content::Contents;
+use crate::digest;
+use crate::guard::{Policy, Violation};
+use crate::resource::Resource;
 
 /// One `NodeConfig`'s revision as one node gets it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -18,16 +22,50 @@ pub struct Layer {
     pub priority: i32,
     /// When the `NodeConfig` was created: among equal priorities the older one wins.
     pub created: Timestamp,
-    /// Digest of `config`: names the revision.
+    /// Digest of `config` and of what it refers to, as [`digest()`] makes it: names the revision.
     pub digest: String,
     /// What becomes of the node's configuration when this layer leaves.
     #[serde(default)]
     pub deletion_policy: DeletionPolicy,
     /// What the layer says.
     pub config: Config,
+    /// What the configuration refers to.
+    #[serde(default, skip_serializing_if = "Contents::is_empty")]
+    pub contents: Contents,
+}
+
+/// The digest of a revision: of what the user wrote, and of what that refers to.
+///
+/// Contents count with their keyed digests. So the agent can make it from what it is sent, and
+/// whoever sees it learns nothing about a secret.
+pub fn digest(config: &Config, contents: &Contents) -> String {
+    if contents.is_empty() {
+        digest::of(config)
+    } else {
+        digest::of(&(config, contents.digests()))
+    }
 }
 
 impl Layer {
+    /// Everything that is wrong with the layer under `policy`; empty when nothing is.
+    pub fn check(&self, policy: &Policy) -> Vec<Violation> {
+        self.config.check(policy, &self.contents)
+    }
+
+    /// What the layer wants of a host, by block. For layers that passed [`Self::check`].
+    pub fn render(&self) -> Vec<(&'static str, Resource)> {
+        self.config.render(&self.contents)
+    }
+
+    /// The layer without the bytes that it refers to.
+    #[must_use]
+    pub fn outline(&self) -> Self {
+        Self {
+            contents: self.contents.outline(),
+            ..self.clone()
+        }
+    }
+
     /// Sorts the layer that wins first: higher priority, then older, then by name. The uid makes
     /// the order total.
     pub fn precedence(&self) -> impl Ord + use<'_> {

@@ -11,10 +11,12 @@
 //! ```
 
 pub mod config;
+pub mod content;
 pub mod digest;
 pub mod guard;
 pub mod json;
 pub mod layer;
 pub mod resolve;
 pub mod resource;
+pub mod setting;
 pub mod wire;

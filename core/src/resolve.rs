@@ -118,6 +118,8 @@ impl Resolution {
                 by: by.to_owned(),
                 what: unit,
             }),
+            // It is asked, not owned.
+            Resource::Setting(_) => {}
         }
     }
 
@@ -187,6 +189,7 @@ mod tests {
             digest: String::new(),
             deletion_policy: crate::layer::DeletionPolicy::Restore,
             config: Config::default(),
+            contents: crate::content::Contents::default(),
         }
     }
 

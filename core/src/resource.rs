@@ -7,6 +7,8 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::setting::Setting;
+
 /// One thing that a layer wants of a host.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Resource {
@@ -16,10 +18,12 @@ pub enum Resource {
     Keys(Keys),
     /// A systemd unit that reads some of these files.
     Unit(Unit),
+    /// What another file has to say so that these files are read at all.
+    Setting(Setting),
 }
 
 /// A whole file that Edict owns.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct File {
     /// Absolute path on the host.
     pub path: String,
@@ -30,6 +34,18 @@ pub struct File {
     pub mode: Option<u32>,
     /// Owner; `None` keeps that of an existing file and gives a new one to root.
     pub owner: Option<Owner>,
+}
+
+/// Contents are never shown, not even by accident.
+impl fmt::Debug for File {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("File")
+            .field("path", &self.path)
+            .field("size", &self.content.len())
+            .field("mode", &self.mode)
+            .field("owner", &self.owner)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Numeric owner and group of a file.

@@ -84,8 +84,11 @@ pub struct Push {
 
 impl Push {
     /// A push with its digest.
+    ///
+    /// The digest stands in reports, so contents count in it with their own, keyed ones.
     pub fn new(node: String, policy: Policy, layers: Vec<Layer>, releases: Vec<Release>) -> Self {
-        let digest = crate::digest::of(&(&policy, &layers, &releases));
+        let outlines: Vec<_> = layers.iter().map(Layer::outline).collect();
+        let digest = crate::digest::of(&(&policy, &outlines, &releases));
         Self {
             wire: VERSION,
             node,
@@ -137,12 +140,13 @@ pub struct Report {
 
 impl Report {
     /// Whether everything is there: what is not is worth another try later. What only the agent
-    /// refuses is so for where a path leads on its node, and that may be mended there.
+    /// refuses is so for where a path leads on its node, and what is not read for how a program is
+    /// set up there: both may be mended there.
     pub fn is_settled(&self) -> bool {
         let layers = self
             .layers
             .iter()
-            .all(|layer| !matches!(layer.outcome, Outcome::Failed | Outcome::Refused));
+            .all(|layer| matches!(layer.outcome, Outcome::Applied | Outcome::PendingReload));
         layers && self.releases.iter().all(|release| release.done)
     }
 }
@@ -183,6 +187,8 @@ pub enum Outcome {
     Applied,
     /// Its files are written; a unit has yet to reread them.
     PendingReload,
+    /// Its files are written; a program on the node is set up not to read them.
+    Unread,
     /// The guard refused it: nothing of it was written.
     Refused,
     /// It could not be applied and the node was put back.
@@ -319,6 +325,7 @@ mod tests {
                 docker: Some(Docker::default()),
                 ..Config::default()
             },
+            contents: crate::content::Contents::default(),
         };
         let release = Release {
             uid: "r".into(),
@@ -418,6 +425,7 @@ mod tests {
         };
         assert!(report(Outcome::Applied, true).is_settled());
         assert!(report(Outcome::PendingReload, true).is_settled());
+        assert!(!report(Outcome::Unread, true).is_settled());
         assert!(!report(Outcome::Refused, true).is_settled());
         assert!(!report(Outcome::Failed, true).is_settled());
         assert!(!report(Outcome::Applied, false).is_settled());

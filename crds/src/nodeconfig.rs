@@ -76,8 +76,8 @@ pub const NODES_MAX: usize = 50;
     )
 )]
 #[schemars(extend("x-kubernetes-validations" = [{
-    "rule": "has(self.docker) || has(self.files)",
-    "message": "there is nothing to configure: give docker or files",
+    "rule": "has(self.containerd) || has(self.docker) || has(self.files)",
+    "message": "there is nothing to configure: give containerd, docker or files",
 }]))]
 pub struct NodeConfigSpec {
     /// Which nodes the configuration is for. What is given must all hold: role Worker together with
@@ -104,7 +104,7 @@ pub struct NodeConfigStatus {
     /// The generation of the spec that this status speaks of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// Where this NodeConfig stands over all of its nodes: Applied, PendingReload, Progressing,
+    /// Where this NodeConfig stands over all of its nodes: Applied, PendingReload, Unread, Progressing,
     /// Unreachable, Failed, Refused, NoNodes or Releasing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state: Option<State>,
@@ -169,6 +169,8 @@ pub enum State {
     NoNodes,
     /// The files are written; a daemon has yet to reread them.
     PendingReload,
+    /// The files are written; a program on the node is set up not to read them.
+    Unread,
     /// On the way.
     Progressing,
     /// It is being deleted, and nodes are being given back.

@@ -201,6 +201,8 @@ pub enum OutcomeStatus {
     Applied,
     /// The files are written; a unit has yet to reread them.
     PendingReload,
+    /// The files are written; a program on the node is set up not to read them.
+    Unread,
     /// The node's agent refused it: nothing of it was written.
     Refused,
     /// It could not be applied and the node was put back.
@@ -266,6 +268,7 @@ impl From<Outcome> for OutcomeStatus {
         match outcome {
             Outcome::Applied => Self::Applied,
             Outcome::PendingReload => Self::PendingReload,
+            Outcome::Unread => Self::Unread,
             Outcome::Refused => Self::Refused,
             Outcome::Failed => Self::Failed,
         }

@@ -109,7 +109,8 @@ impl Draft {
     pub fn file(self, path: &str, content: &str) -> Self {
         self.whole(File {
             path: path.to_owned(),
-            content: content.to_owned(),
+            content: Some(content.to_owned()),
+            content_from: None,
             mode: None,
             owner: None,
         })
@@ -120,7 +121,8 @@ impl Draft {
     pub fn file_as(self, path: &str, content: &str, mode: &str, uid: u32, gid: u32) -> Self {
         self.whole(File {
             path: path.to_owned(),
-            content: content.to_owned(),
+            content: Some(content.to_owned()),
+            content_from: None,
             mode: Some(mode.to_owned()),
             owner: Some(FileOwner { uid, gid }),
         })

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 
 use edict_core::config::files::{File, Files};
 use edict_core::config::{Config, Docker};
+use edict_core::content::Contents;
 use edict_core::guard::{Policy, text};
 use edict_core::json;
 use edict_core::resource::{KeyPath, Resource};
@@ -44,7 +45,8 @@ fn file(path: &str, content: &str, mode: Option<&str>) -> Config {
     Config {
         files: Some(Files(vec![File {
             path: path.to_owned(),
-            content: content.to_owned(),
+            content: Some(content.to_owned()),
+            content_from: None,
             mode: mode.map(ToOwned::to_owned),
             owner: None,
         }])),
@@ -53,13 +55,15 @@ fn file(path: &str, content: &str, mode: Option<&str>) -> Config {
 }
 
 fn is_let_through(config: &Config) -> bool {
-    config.check(&Policy::default()).is_empty()
+    config
+        .check(&Policy::default(), &Contents::default())
+        .is_empty()
 }
 
 /// The keys that `config` sets, as text and as the value that serde_json reads from that.
 fn written(config: &Config, before: &str) -> (String, Value) {
     let mut after = before.to_owned();
-    for resource in config.render() {
+    for (_, resource) in config.render(&Contents::default()) {
         if let Resource::Keys(keys) = resource {
             for (key, value) in &keys.values {
                 after = json::set(&after, key, value).expect("the file before is JSON");
@@ -153,7 +157,7 @@ proptest! {
             file(&other, "", None),
         ];
         for config in configs {
-            for violation in config.check(&Policy::default()) {
+            for violation in config.check(&Policy::default(), &Contents::default()) {
                 prop_assert!(!violation.field.is_empty() && !violation.advice.is_empty());
                 prop_assert!(violation.excerpt.chars().count() < 100, "{}", violation.excerpt);
                 prop_assert!(!violation.excerpt.chars().any(char::is_control), "{:?}", violation.excerpt);
@@ -187,8 +191,8 @@ proptest! {
         if is_let_through(&config) {
             prop_assert!(path.starts_with("/etc/"), "{path}");
             prop_assert!(path[1..].split('/').all(|name| !matches!(name, "" | "." | "..")), "{path}");
-            let rendered = config.render();
-            let whole = matches!(&rendered[..], [Resource::File(file)] if file.path == path && file.content == content.as_bytes());
+            let rendered = config.render(&Contents::default());
+            let whole = matches!(&rendered[..], [(_, Resource::File(file))] if file.path == path && file.content == content.as_bytes());
             prop_assert!(whole, "{rendered:?}");
         }
     }
@@ -198,7 +202,7 @@ proptest! {
     fn honest_mirrors_are_let_through(host in "[a-z][a-z0-9]{0,20}(\\.[a-z][a-z0-9]{0,10}){0,3}", port in 1024_u16.., path in "(/[a-z0-9._~-]{0,8}[a-z0-9]){0,3}") {
         let values = [format!("https://{host}:{port}{path}")];
         let config = mirrors(&values);
-        prop_assert_eq!(config.check(&Policy::default()), vec![]);
+        prop_assert_eq!(config.check(&Policy::default(), &Contents::default()), vec![]);
         round_trip(&config, "registry-mirrors", &values);
     }
 }
@@ -215,7 +219,7 @@ fn verdict(line: &str) -> Option<String> {
         other => unreachable!("there is no kind {other}"),
     };
     let rules: Vec<_> = config
-        .check(&Policy::default())
+        .check(&Policy::default(), &Contents::default())
         .into_iter()
         .map(|violation| violation.rule)
         .collect();

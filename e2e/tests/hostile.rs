@@ -9,6 +9,7 @@ use e2e::hostfile::{self, DAEMON};
 use e2e::{Context, Draft, Trees, nodeconfig, status};
 use edict_core::config::files::{File, Files};
 use edict_core::config::{Config, Docker};
+use edict_core::content::Contents;
 use edict_core::digest;
 use edict_core::guard::Policy;
 use edict_core::layer::{DeletionPolicy, Layer};
@@ -265,6 +266,7 @@ fn layer(config: Config) -> Layer {
         digest: digest::of(&config),
         deletion_policy: DeletionPolicy::Retain,
         config,
+        contents: Contents::default(),
     }
 }
 
@@ -282,7 +284,8 @@ fn file(path: &str) -> Config {
     Config {
         files: Some(Files(vec![File {
             path: path.to_owned(),
-            content: "evil\n".to_owned(),
+            content: Some("evil\n".to_owned()),
+            content_from: None,
             mode: None,
             owner: None,
         }])),

@@ -9,6 +9,7 @@ use e2e::install::NAMESPACE;
 use e2e::{Context, Node, Trees};
 use edict_core::config::files::{File, Files};
 use edict_core::config::{Config, Docker};
+use edict_core::content::Contents;
 use edict_core::digest;
 use edict_core::guard::Policy;
 use edict_core::layer::{DeletionPolicy, Layer};
@@ -34,9 +35,11 @@ fn push(node: &str) -> Push {
             registry_mirrors: Some(vec!["https://trust.example.com".to_owned()]),
             insecure_registries: None,
         }),
+        containerd: None,
         files: Some(Files(vec![File {
             path: "/etc/edict/trust/pushed".to_owned(),
-            content: "pushed\n".to_owned(),
+            content: Some("pushed\n".to_owned()),
+            content_from: None,
             mode: None,
             owner: None,
         }])),
@@ -49,6 +52,7 @@ fn push(node: &str) -> Push {
         digest: digest::of(&config),
         deletion_policy: DeletionPolicy::Restore,
         config,
+        contents: Contents::default(),
     };
     Push::new(node.to_owned(), Policy::default(), vec![layer], Vec::new())
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use edict_crds::{Fleet, NodeConfig, NodeState};
 use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _};
 use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet};
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod, Secret};
 use kube::runtime::reflector::{self, Store};
 use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Api, Client, Resource};
@@ -33,6 +33,8 @@ pub enum Change {
     Agent(String),
     /// A revision.
     Revision,
+    /// A Secret or ConfigMap of Edict's namespace.
+    Content,
     /// A `DaemonSet` of Edict's namespace.
     DaemonSet,
 }
@@ -74,6 +76,10 @@ pub struct Cache {
     pub revisions: Store<ControllerRevision>,
     /// The `DaemonSet`s in Edict's namespace.
     pub daemonsets: Store<DaemonSet>,
+    /// The Secrets in Edict's namespace.
+    pub secrets: Store<Secret>,
+    /// The ConfigMaps in Edict's namespace.
+    pub config_maps: Store<ConfigMap>,
     changes: broadcast::Sender<Change>,
     synced: watch::Receiver<bool>,
 }
@@ -116,7 +122,11 @@ impl Cache {
         let revisions = Api::<ControllerRevision>::namespaced(client.clone(), namespace);
         let revisions = work.follow(revisions, own.clone(), |_| Change::Revision);
         let daemonsets = Api::<DaemonSet>::namespaced(client.clone(), namespace);
-        let daemonsets = work.follow(daemonsets, own, |_| Change::DaemonSet);
+        let daemonsets = work.follow(daemonsets, own.clone(), |_| Change::DaemonSet);
+        let secrets = Api::<Secret>::namespaced(client.clone(), namespace);
+        let secrets = work.follow(secrets, own.clone(), |_| Change::Content);
+        let config_maps = Api::<ConfigMap>::namespaced(client.clone(), namespace);
+        let config_maps = work.follow(config_maps, own, |_| Change::Content);
         let cache = Self {
             configs,
             states,
@@ -125,6 +135,8 @@ impl Cache {
             agents,
             revisions,
             daemonsets,
+            secrets,
+            config_maps,
             changes,
             synced,
         };
@@ -153,6 +165,8 @@ impl Cache {
         self.agents.wait_until_ready().await?;
         self.revisions.wait_until_ready().await?;
         self.daemonsets.wait_until_ready().await?;
+        self.secrets.wait_until_ready().await?;
+        self.config_maps.wait_until_ready().await?;
         Ok(())
     }
 

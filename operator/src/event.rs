@@ -25,6 +25,8 @@ pub mod reason {
     pub const APPLIED: &str = "Applied";
     /// Files are written, a daemon has yet to reread them.
     pub const PENDING_RELOAD: &str = "PendingReload";
+    /// The files are written; a program on the node is set up not to read them.
+    pub const UNREAD: &str = "Unread";
     /// A rule refuses the configuration.
     pub const REFUSED: &str = "Refused";
     /// A node could not apply it.

@@ -11,7 +11,8 @@
 pub mod agent;
 pub mod args;
 pub mod cache;
-pub mod context;
+pub mod content;
+mod context;
 pub mod event;
 pub mod fleet;
 pub mod http;

@@ -7,13 +7,14 @@
 pub mod plan;
 pub mod summary;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use anyhow::Context as _;
 use edict_crds::nodeconfig::{State, condition};
 use edict_crds::{FINALIZER, NodeConfig, NodeConfigStatus, NodeState, name, uid};
 use k8s_openapi::api::apps::v1::ControllerRevision;
+use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{DeleteParams, ObjectMeta, Patch, PatchParams, PostParams};
@@ -21,9 +22,10 @@ use kube::{Api, ResourceExt as _};
 use serde_json::json;
 
 use crate::cache::{self, Change};
+use crate::content::{self, Sources};
 use crate::context::Context;
 use crate::event::reason;
-use crate::revision;
+use crate::revision::{self, Revision};
 use plan::{Desired, Observed};
 
 /// The field manager of everything that this controller writes.
@@ -39,7 +41,7 @@ const RETRY_MAX: Duration = Duration::from_secs(15);
 pub async fn run(context: Context) -> anyhow::Result<()> {
     let mut changes = context.cache.changes();
     context.cache.synced().await?;
-    let rollout = Rollout { context };
+    let mut rollout = Rollout { context, key: None };
     let mut retry = RETRY_MIN;
     loop {
         // Everything up to here is in the cache already.
@@ -64,15 +66,27 @@ pub async fn run(context: Context) -> anyhow::Result<()> {
 
 struct Rollout {
     context: Context,
+    /// The key of digests, once it is known.
+    key: Option<Vec<u8>>,
 }
 
 impl Rollout {
-    async fn pass(&self) -> anyhow::Result<()> {
+    async fn pass(&mut self) -> anyhow::Result<()> {
+        let key = match &self.key {
+            Some(key) => key.clone(),
+            None => content::key(&self.context.client, &self.context.namespace).await?,
+        };
+        self.key = Some(key.clone());
         let observed = Observed {
             configs: self.context.cache.configs.state(),
             nodes: self.context.cache.nodes.state(),
             states: self.context.cache.states.state(),
             policy: self.context.cache.policy(),
+            sources: Sources {
+                key,
+                secrets: self.context.cache.secrets.state(),
+                config_maps: self.context.cache.config_maps.state(),
+            },
         };
         let plan = plan::plan(&observed);
         let states: BTreeMap<_, _> = observed
@@ -88,10 +102,10 @@ impl Rollout {
         // Without its revision a layer could not be pushed, nor anything else to that node.
         let mut missing = Vec::new();
         for config in &observed.configs {
-            if plan.revisions.contains(uid(&**config))
-                && let Err(error) = self.ensure_revision(config).await
+            if let Some(revision) = plan.revisions.get(uid(&**config))
+                && let Err(error) = self.ensure_revision(config, revision).await
             {
-                missing.push(revision::current_name(config));
+                missing.push(revision.name.clone());
                 results.push(Err(error));
             }
         }
@@ -111,7 +125,7 @@ impl Rollout {
             let status = summary::summarize(config, &plan, &states, Timestamp::now());
             results.push(self.write_status(config, status).await);
         }
-        results.push(self.prune(&observed).await);
+        results.push(self.prune(&observed, &plan.revisions).await);
         results.into_iter().collect()
     }
 
@@ -166,22 +180,39 @@ impl Rollout {
         }
     }
 
-    async fn ensure_revision(&self, config: &NodeConfig) -> anyhow::Result<()> {
+    async fn ensure_revision(
+        &self,
+        config: &NodeConfig,
+        revision: &Revision,
+    ) -> anyhow::Result<()> {
         let api = Api::<ControllerRevision>::namespaced(
             self.context.client.clone(),
             &self.context.namespace,
         );
-        let wanted = revision::current_name(config);
+        let wanted = &revision.name;
         let known = self.context.cache.revisions.state();
         let mine: Vec<_> = known
             .iter()
             .filter(|revision| revision::is_of(revision, config))
             .collect();
-        if mine.iter().any(|revision| revision.name_any() == wanted) {
+        if mine.iter().any(|revision| revision.name_any() == *wanted) {
             return Ok(());
         }
         let newest = mine.iter().map(|revision| revision.revision).max();
-        let object = revision::current(config, &self.context.namespace, newest.unwrap_or(0) + 1);
+        // First what it refers to: a revision that is there is complete.
+        if let Some(copy) = revision.copy(config, &self.context.namespace) {
+            let secrets =
+                Api::<Secret>::namespaced(self.context.client.clone(), &self.context.namespace);
+            match secrets.create(&PostParams::default(), &copy).await {
+                Err(kube::Error::Api(status)) if status.code == 409 => {}
+                result => {
+                    result.with_context(|| {
+                        format!("cannot store what revision {wanted} refers to")
+                    })?;
+                }
+            }
+        }
+        let object = revision.object(config, &self.context.namespace, newest.unwrap_or(0) + 1);
         match api.create(&PostParams::default(), &object).await {
             Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
             result => result
@@ -286,6 +317,7 @@ impl Rollout {
                 Some(State::PendingReload) => {
                     (false, reason::PENDING_RELOAD, status.message.clone())
                 }
+                Some(State::Unread) => (true, reason::UNREAD, status.message.clone()),
                 Some(State::Refused) => (true, reason::REFUSED, status.message.clone()),
                 Some(State::Failed) => (true, reason::FAILED, status.message.clone()),
                 Some(State::Unreachable) => (true, reason::UNREACHABLE, status.message.clone()),
@@ -321,20 +353,19 @@ impl Rollout {
     }
 
     /// Deletes revisions that nobody needs.
-    async fn prune(&self, observed: &Observed) -> anyhow::Result<()> {
+    async fn prune(
+        &self,
+        observed: &Observed,
+        revisions: &BTreeMap<String, Revision>,
+    ) -> anyhow::Result<()> {
         let api = Api::<ControllerRevision>::namespaced(
             self.context.client.clone(),
             &self.context.namespace,
         );
         let known = self.context.cache.revisions.state();
-        let current: Vec<_> = observed
-            .configs
-            .iter()
-            .map(|config| revision::current_name(config))
-            .collect();
         let named = |name: &str| {
             let layers = observed.states.iter().flat_map(|state| &state.spec.layers);
-            current.iter().any(|one| one == name)
+            revisions.values().any(|current| current.name == name)
                 || layers.into_iter().any(|layer| layer.revision == name)
         };
         for config in &observed.configs {
@@ -348,6 +379,46 @@ impl Rollout {
                     result => {
                         result.with_context(|| format!("cannot delete revision {name}"))?;
                     }
+                }
+            }
+        }
+        self.prune_contents(observed, revisions).await
+    }
+
+    /// Deletes what no revision refers to any more.
+    async fn prune_contents(
+        &self,
+        observed: &Observed,
+        revisions: &BTreeMap<String, Revision>,
+    ) -> anyhow::Result<()> {
+        let known = self.context.cache.revisions.state();
+        let kept: BTreeSet<_> = known
+            .iter()
+            .filter_map(|stored| revision::secret(stored))
+            .chain(
+                revisions
+                    .values()
+                    .filter_map(|current| current.secret.clone()),
+            )
+            .collect();
+        let api = Api::<Secret>::namespaced(self.context.client.clone(), &self.context.namespace);
+        let copies = observed.sources.secrets.iter().filter(|secret| {
+            // Without its NodeConfig the garbage collector sees to it.
+            let of = secret.labels().get(revision::LABEL);
+            secret.type_.as_deref() == Some(content::TYPE)
+                && observed
+                    .configs
+                    .iter()
+                    .any(|config| Some(uid(&**config)) == of.map(String::as_str))
+        });
+        for name in copies
+            .map(|copy| copy.name_any())
+            .filter(|name| !kept.contains(name))
+        {
+            match api.delete(&name, &DeleteParams::default()).await {
+                Err(kube::Error::Api(status)) if status.code == 404 => {}
+                result => {
+                    result.with_context(|| format!("cannot delete Secret {name}"))?;
                 }
             }
         }

@@ -2,8 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use edict_core::config::Config;
-use edict_core::guard::path::{check, form, off_limits};
+use edict_core::guard::path::{check, off_limits};
 use edict_core::guard::rule::{self, Rule};
 use edict_core::guard::{Policy, Violation, text};
 use edict_core::layer::Layer;
@@ -25,23 +24,21 @@ pub struct Located {
 pub fn locate(host: &dyn Host, layer: &Layer, policy: &Policy) -> Result<Located, path::Error> {
     let mut located = Located::default();
     let mut files = Vec::new();
-    for resource in layer.config.render() {
+    for (block, resource) in layer.render() {
         match resource {
             Resource::File(file) => {
                 let real = located.follow(host, &file.path)?;
                 let twice = files.contains(&real).then_some(&rule::DUPLICATE);
-                if let Some(rule) = check(&real, policy).or(twice) {
-                    let field = field(&layer.config, &file.path);
+                for rule in check(&real, policy).into_iter().chain(twice) {
+                    let field = field(layer, block, &file.path);
                     located.violate(field, rule, &file.path, &real);
                 }
                 files.push(real);
             }
             Resource::Keys(keys) => {
                 let real = located.follow(host, &keys.path)?;
-                let rule = form(&real).or_else(|| off_limits(&real, &policy.protected));
-                if let Some(rule) = rule {
-                    let field = field(&layer.config, &keys.path);
-                    located.violate(field, rule, &keys.path, &real);
+                for rule in off_limits(&real, &policy.protected) {
+                    located.violate(block.to_owned(), rule, &keys.path, &real);
                 }
             }
             Resource::Unit(unit) => {
@@ -49,6 +46,7 @@ pub fn locate(host: &dyn Host, layer: &Layer, policy: &Policy) -> Result<Located
                     located.follow(host, path)?;
                 }
             }
+            Resource::Setting(_) => {}
         }
     }
     Ok(located)
@@ -79,15 +77,11 @@ impl Located {
     }
 }
 
-/// The field that `path` comes from: an entry of `files`, or the one block that has such a path.
-fn field(config: &Config, path: &str) -> String {
-    let files = config.files.iter().flat_map(|files| &files.0);
-    if let Some(index) = files.clone().position(|file| file.path == path) {
-        return format!("files[{index}].path");
+/// The field that `path` comes from: an entry of `files`, or the block that has such a path.
+fn field(layer: &Layer, block: &str, path: &str) -> String {
+    let files = layer.config.files.iter().flat_map(|files| &files.0);
+    match files.clone().position(|file| file.path == path) {
+        Some(index) if block == "files" => format!("files[{index}].path"),
+        _ => block.to_owned(),
     }
-    let others: Vec<_> = config
-        .block_names()
-        .filter(|name| *name != "files")
-        .collect();
-    others.join(", ")
 }

@@ -13,7 +13,7 @@ use crate::state::InForce;
 pub fn unread(resources: &[Resource], changed: impl Fn(&str) -> bool) -> Vec<Unit> {
     let units = resources.iter().filter_map(|resource| match resource {
         Resource::Unit(unit) => Some(unit),
-        Resource::File(_) | Resource::Keys(_) => None,
+        Resource::File(_) | Resource::Keys(_) | Resource::Setting(_) => None,
     });
     units
         .filter(|unit| unit.reads.iter().any(|path| changed(path)))

@@ -148,6 +148,10 @@ impl Host for Rooted {
         self.within(path, Folder::remove)
     }
 
+    fn list(&self, path: &str) -> io::Result<Vec<String>> {
+        self.within(path, |folder, name| folder.folder(name)?.files())
+    }
+
     fn sweep(&self, path: &str) -> io::Result<()> {
         if path == ROOT {
             return self.etc.sweep();

@@ -42,6 +42,9 @@ impl Host for Failing {
     fn entry(&self, path: &str) -> io::Result<Entry> {
         self.host.entry(path)
     }
+    fn list(&self, path: &str) -> io::Result<Vec<String>> {
+        self.host.list(path)
+    }
     fn look(&self, path: &str) -> io::Result<Seen> {
         self.host.look(path)
     }

@@ -12,6 +12,7 @@ use edict_agent::host::{Host, Rooted};
 use edict_agent::state::Store;
 use edict_core::config::files::{File, FileOwner};
 use edict_core::config::{Config, Docker, Files};
+use edict_core::content::Contents;
 use edict_core::digest;
 use edict_core::guard::Policy;
 use edict_core::layer::{DeletionPolicy, Layer};
@@ -237,11 +238,12 @@ pub fn layer(name: &str) -> Layer {
         digest: digest::of(&config),
         deletion_policy: DeletionPolicy::Restore,
         config,
+        contents: Contents::default(),
     }
 }
 
 fn sealed(mut layer: Layer) -> Layer {
-    layer.digest = digest::of(&layer.config);
+    layer.digest = edict_core::layer::digest(&layer.config, &layer.contents);
     layer
 }
 
@@ -259,7 +261,8 @@ impl Say for Layer {
         let files = self.config.files.get_or_insert_with(Files::default);
         files.0.push(File {
             path: path.into(),
-            content: content.into(),
+            content: Some(content.into()),
+            content_from: None,
             mode: None,
             owner: None,
         });

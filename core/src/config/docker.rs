@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::Block;
-use crate::guard::{Findings, Policy, value};
+use crate::content::Contents;
+use crate::guard::{Findings, Policy, path, value};
 use crate::resource::{Action, Format, KeyPath, Keys, Resource, Unit};
 
 /// Where the daemon reads its settings.
@@ -41,11 +42,14 @@ pub struct Docker {
 }
 
 impl Block for Docker {
-    fn check(&self, _policy: &Policy, found: &mut Findings) {
+    fn check(&self, policy: &Policy, _contents: &Contents, found: &mut Findings) {
         let Self {
             registry_mirrors,
             insecure_registries,
         } = self;
+        for rule in path::off_limits(PATH, &policy.protected) {
+            found.add("", rule, PATH);
+        }
         found.each("registryMirrors", registry_mirrors.as_ref(), value::mirror);
         found.each(
             "insecureRegistries",
@@ -54,7 +58,7 @@ impl Block for Docker {
         );
     }
 
-    fn render(&self) -> Vec<Resource> {
+    fn render(&self, _contents: &Contents) -> Vec<Resource> {
         let Self {
             registry_mirrors,
             insecure_registries,
@@ -103,7 +107,10 @@ mod tests {
 
     #[test]
     fn renders_the_keys_that_were_given() {
-        let resources = docker(&["https://a.example", "https://b.example"], &["c:5000"]).render();
+        let resources = docker(&["https://a.example", "https://b.example"], &["c:5000"])
+            .docker
+            .unwrap()
+            .render(&Contents::default());
         assert_eq!(
             resources,
             [
@@ -134,18 +141,27 @@ mod tests {
             docker: Some(Docker::default()),
             ..Config::default()
         };
-        assert_eq!(empty.render(), []);
-        assert_eq!(empty.check(&Policy::default()), []);
+        assert_eq!(empty.render(&Contents::default()), []);
+        assert_eq!(empty.check(&Policy::default(), &Contents::default()), []);
     }
 
     #[test]
     fn violations_name_the_entry() {
-        let found =
-            docker(&["https://a.example", "ftp://b.example"], &["c:x"]).check(&Policy::default());
+        let found = docker(&["https://a.example", "ftp://b.example"], &["c:x"])
+            .check(&Policy::default(), &Contents::default());
         let fields: Vec<_> = found.iter().map(|v| v.field.as_str()).collect();
         assert_eq!(
             fields,
             ["docker.registryMirrors[1]", "docker.insecureRegistries[0]"]
+        );
+        let policy = Policy {
+            protected: vec!["/etc/docker".into()],
+            ..Policy::default()
+        };
+        let found = docker(&[], &[]).check(&policy, &Contents::default());
+        assert_eq!(
+            (found[0].field.as_str(), found[0].rule.as_str()),
+            ("docker", "path-protected")
         );
     }
 }

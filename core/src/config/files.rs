@@ -1,9 +1,12 @@
-//! `files`: whole files under `/etc`, with their content in the `NodeConfig`.
+//! `files`: whole files under `/etc`, with their content in the `NodeConfig` or by reference.
+
+use std::collections::HashSet;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::Block;
+use crate::content::{Contents, Kind, Reference, Source};
 use crate::guard::{Findings, Policy, path, rule, value};
 use crate::resource::{self, Owner, Resource};
 
@@ -23,6 +26,9 @@ pub struct Files(#[schemars(length(max = 64))] pub Vec<File>);
 /// One whole file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = [
+    {"rule": "has(self.content) != has(self.contentFrom)", "message": "give either content or contentFrom"},
+]))]
 pub struct File {
     /// Where the file is, for example "/etc/motd". Absolute, without "." or "..", and in a place
     /// where Edict may write: see the README for the paths that are allowed from the start and how
@@ -34,10 +40,15 @@ pub struct File {
     ]))]
     pub path: String,
     /// What the file says, all of it. 64 KiB at most, and 192 KiB for all files of one NodeConfig.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 65536))]
-    pub content: String,
-    /// Permissions as an octal number in quotes, for example "0644". If left out, an existing file
-    /// keeps its own and a new one gets "0644".
+    pub content: Option<String>,
+    /// Takes what the file says from a ConfigMap or Secret in Edict's own namespace: up to 1 MiB
+    /// for all of one NodeConfig. When that changes, the file changes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content_from: Option<Source>,
+    /// Permissions as an octal number in quotes, for example "0644". If left out, a file from a
+    /// Secret gets "0600"; of others an existing file keeps its own, and a new one gets "0644".
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 3, max = 4), extend("x-kubernetes-validations" = [
         {"rule": "self.matches('^0?[0-7]{3}$')", "message": "must be an octal number of three digits in quotes, for example \"0644\" (no set-uid, set-gid or sticky bit)"},
@@ -60,13 +71,27 @@ pub struct FileOwner {
 }
 
 impl Block for Files {
-    fn check(&self, policy: &Policy, found: &mut Findings) {
+    fn check(&self, policy: &Policy, contents: &Contents, found: &mut Findings) {
+        let mut paths = HashSet::new();
         for (index, file) in self.0.iter().enumerate() {
             found.within(&format!("[{index}]"), |found| {
                 found.one("path", &file.path, |text| path::check(text, policy));
-                if file.content.len() > CONTENT_MAX {
-                    let size = format!("{} bytes", file.content.len());
+                if file.inline() > CONTENT_MAX {
+                    let size = format!("{} bytes", file.inline());
                     found.add("content", &rule::CONTENT_SIZE, &size);
+                }
+                if file.content.is_some() == file.content_from.is_some() {
+                    let given = if file.content.is_some() {
+                        "both"
+                    } else {
+                        "neither"
+                    };
+                    found.add("content", &rule::CONTENT_SOURCE, given);
+                }
+                if let Some(source) = &file.content_from {
+                    found.within("contentFrom", |found| {
+                        super::source(source, contents, found);
+                    });
                 }
                 if let Some(mode) = &file.mode {
                     found.one("mode", mode, value::mode);
@@ -77,32 +102,49 @@ impl Block for Files {
                 {
                     found.add("owner", &rule::OWNER, "4294967295");
                 }
-                if self.0[..index]
-                    .iter()
-                    .any(|earlier| earlier.path == file.path)
-                {
+                if !paths.insert(&file.path) {
                     found.add("path", &rule::DUPLICATE, &file.path);
                 }
             });
         }
-        let total: usize = self.0.iter().map(|file| file.content.len()).sum();
+        let total: usize = self.0.iter().map(File::inline).sum();
         if total > CONTENT_TOTAL_MAX {
             found.add("", &rule::CONTENT_TOTAL, &format!("{total} bytes"));
         }
     }
 
-    fn render(&self) -> Vec<Resource> {
-        self.0
-            .iter()
-            .map(|file| {
-                Resource::File(resource::File {
-                    path: file.path.clone(),
-                    content: file.content.clone().into_bytes(),
-                    mode: file.mode.as_deref().and_then(value::parse_mode),
-                    owner: file.owner.map(|FileOwner { uid, gid }| Owner { uid, gid }),
-                })
-            })
-            .collect()
+    fn references(&self) -> Vec<Reference> {
+        self.0.iter().filter_map(File::reference).collect()
+    }
+
+    fn render(&self, contents: &Contents) -> Vec<Resource> {
+        let file = |file: &File| {
+            let reference = file.reference();
+            let content = match (&file.content, &reference) {
+                (Some(content), _) => content.as_bytes(),
+                (None, reference) => contents.get(reference.as_ref()?)?,
+            };
+            let secret = reference.is_some_and(|reference| reference.kind == Kind::Secret);
+            let mode = file.mode.as_deref().and_then(value::parse_mode);
+            Some(Resource::File(resource::File {
+                path: file.path.clone(),
+                content: content.to_vec(),
+                mode: mode.or(secret.then_some(0o600)),
+                owner: file.owner.map(|FileOwner { uid, gid }| Owner { uid, gid }),
+            }))
+        };
+        self.0.iter().filter_map(file).collect()
+    }
+}
+
+impl File {
+    /// How many bytes of content stand in the `NodeConfig`.
+    fn inline(&self) -> usize {
+        self.content.as_ref().map_or(0, String::len)
+    }
+
+    fn reference(&self) -> Option<Reference> {
+        self.content_from.as_ref()?.reference()
     }
 }
 
@@ -114,7 +156,8 @@ mod tests {
     fn file(path: &str) -> File {
         File {
             path: path.into(),
-            content: "hello\n".into(),
+            content: Some("hello\n".into()),
+            content_from: None,
             mode: None,
             owner: None,
         }
@@ -126,7 +169,7 @@ mod tests {
             ..Config::default()
         };
         config
-            .check(&Policy::default())
+            .check(&Policy::default(), &Contents::default())
             .into_iter()
             .map(|v| (v.field, v.rule))
             .collect()
@@ -143,7 +186,7 @@ mod tests {
         full.owner = Some(FileOwner { uid: 1, gid: 2 });
         assert_eq!(rules(vec![full.clone(), file("/etc/issue")]), []);
         assert_eq!(
-            Files(vec![full, file("/etc/issue")]).render(),
+            Files(vec![full, file("/etc/issue")]).render(&Contents::default()),
             [
                 Resource::File(resource::File {
                     path: "/etc/motd".into(),
@@ -193,7 +236,7 @@ mod tests {
     #[test]
     fn sizes_are_limited_to_the_byte() {
         let sized = |path: &str, size: usize| File {
-            content: "x".repeat(size),
+            content: Some("x".repeat(size)),
             ..file(path)
         };
         assert_eq!(rules(vec![sized("/etc/motd", CONTENT_MAX)]), []);

@@ -6,6 +6,7 @@
 
 use super::Policy;
 use super::rule::{self, Rule};
+use super::value::broken;
 use crate::resource::is_under;
 
 /// The folder that everything is under.
@@ -156,89 +157,122 @@ fn covers(place: &str, path: &str) -> bool {
     }
 }
 
-/// The form of a path: absolute, normal, under `/etc`, no longer than the kernel takes.
-pub fn form(path: &str) -> Option<&'static Rule> {
-    if !path.starts_with('/') {
-        return Some(&rule::PATH_ABSOLUTE);
-    }
-    let mut parts = path[1..].split('/');
-    if parts.clone().any(|part| matches!(part, "" | "." | "..")) {
-        return Some(&rule::PATH_NORMAL);
-    }
-    if path.len() > 512 || parts.any(|part| part.len() > 255) {
-        return Some(&rule::PATH_LENGTH);
-    }
-    if !is_under(path, ROOT) {
-        return Some(&rule::PATH_ROOT);
-    }
-    None
+/// Every rule of its form that a path breaks: absolute, normal, no longer than the kernel takes.
+fn form(path: &str) -> Vec<&'static Rule> {
+    let parts = || path.strip_prefix('/').unwrap_or(path).split('/');
+    let odd = parts().any(|part| matches!(part, "" | "." | ".."));
+    let long = path.len() > 512 || parts().any(|part| part.len() > 255);
+    broken([
+        (!path.starts_with('/'), &rule::PATH_ABSOLUTE),
+        (odd, &rule::PATH_NORMAL),
+        (long, &rule::PATH_LENGTH),
+    ])
 }
 
-/// The rule that keeps a whole file from being written at `path`, if one does.
+/// Where a path of any form leads: absolute and normal.
+fn normal(path: &str) -> String {
+    let mut names = Vec::new();
+    for name in path.split('/') {
+        match name {
+            "" | "." => {}
+            ".." => drop(names.pop()),
+            _ => names.push(name),
+        }
+    }
+    format!("/{}", names.join("/"))
+}
+
+/// Every rule that keeps a whole file from being written at `path`.
 ///
 /// Where the path leads through symlinks, the path that they lead to is to be judged as well.
-pub fn check(path: &str, policy: &Policy) -> Option<&'static Rule> {
-    if let Some(rule) = form(path) {
-        return Some(rule);
-    }
+pub fn check(path: &str, policy: &Policy) -> Vec<&'static Rule> {
+    let mut rules = form(path);
+    let path = &normal(path);
+    rules.extend(place(path, policy));
+    rules
+}
+
+/// The rules of the tables. What is off limits is not judged by the others: whatever they say, the
+/// answer is no.
+fn place(path: &str, policy: &Policy) -> Vec<&'static Rule> {
     let Policy { allowed, protected } = policy;
-    if let Some(rule) = off_limits(path, protected) {
-        return Some(rule);
+    let off_limits = forbidden(path, protected);
+    if !off_limits.is_empty() {
+        return off_limits;
     }
     if ALLOWED.iter().any(|place| covers(place, path)) {
-        return None;
+        return Vec::new();
     }
     let mut named = allowed
         .iter()
         .map(|place| place.trim_end_matches('/'))
-        .filter(|place| covers(place, path));
+        .filter(|place| is_under(path, ROOT) && covers(place, path));
     let executes: Vec<_> = EXECUTES
         .iter()
         .filter(|place| covers(place, path))
         .collect();
-    if executes.is_empty() {
-        return named.next().is_none().then_some(&rule::PATH_ROOT);
-    }
     // A folder above the place does not name it.
     let by_name = |place: &str| executes.iter().any(|executes| covers(executes, place));
-    (!named.any(by_name)).then_some(&rule::PATH_EXECUTES)
+    if executes.is_empty() {
+        broken([(named.next().is_none(), &rule::PATH_ROOT)])
+    } else {
+        broken([(!named.any(by_name), &rule::PATH_EXECUTES)])
+    }
 }
 
-/// The rule that keeps everything, single keys included, from being written at `path`.
-pub fn off_limits(path: &str, protected: &[String]) -> Option<&'static Rule> {
-    if FORBIDDEN.iter().any(|place| covers(place, path)) {
-        return Some(&rule::PATH_FORBIDDEN);
-    }
-    let covered = |place: &String| covers(place.trim_end_matches('/'), path);
-    protected
-        .iter()
-        .any(covered)
-        .then_some(&rule::PATH_PROTECTED)
+/// Every rule that keeps everything, single keys included, from being written at `path`.
+pub fn off_limits(path: &str, protected: &[String]) -> Vec<&'static Rule> {
+    let mut rules = form(path);
+    let path = &normal(path);
+    rules.extend(forbidden(path, protected));
+    rules.extend(broken([(!is_under(path, ROOT), &rule::PATH_ROOT)]));
+    rules
+}
+
+fn forbidden(path: &str, protected: &[String]) -> Vec<&'static Rule> {
+    let protects = |place: &String| covers(place.trim_end_matches('/'), path);
+    broken([
+        (
+            FORBIDDEN.iter().any(|place| covers(place, path)),
+            &rule::PATH_FORBIDDEN,
+        ),
+        (protected.iter().any(protects), &rule::PATH_PROTECTED),
+    ])
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn verdict(path: &str, allowed: &[&str], protected: &[&str]) -> &'static str {
+    fn verdict_of(rules: &[&Rule]) -> String {
+        match rule::names(rules).join(" ") {
+            none if none.is_empty() => "allowed".to_owned(),
+            names => names,
+        }
+    }
+
+    fn verdict(path: &str, allowed: &[&str], protected: &[&str]) -> String {
         let list = |places: &[&str]| places.iter().map(ToString::to_string).collect();
         let policy = Policy {
             allowed: list(allowed),
             protected: list(protected),
         };
-        check(path, &policy).map_or("allowed", |rule| rule.name)
+        verdict_of(&check(path, &policy))
     }
 
     #[test]
-    fn form_comes_first() {
+    fn form_and_place_are_judged_both() {
         for (path, expected) in [
-            ("", "path-absolute"),
+            ("", "path-absolute path-normal path-root"),
             ("etc/motd", "path-absolute"),
+            ("etc/shadow", "path-absolute path-forbidden"),
             ("/etc/../etc/motd", "path-normal"),
+            ("/../../etc/motd", "path-normal"),
             ("/etc/./motd", "path-normal"),
             ("/etc//motd", "path-normal"),
             ("/etc/motd/", "path-normal"),
-            ("/", "path-normal"),
+            ("/etc/motd/../shadow", "path-normal path-forbidden"),
+            ("/", "path-normal path-root"),
             ("/etc", "path-root"),
             ("/etcetera", "path-root"),
             ("/usr/bin/id", "path-root"),

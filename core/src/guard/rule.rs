@@ -1,19 +1,37 @@
-//! The rules: one line for each reason why a value may be refused.
+//! The rules: for each reason why a value may be refused what it stops, an example, where it comes
+//! from, and what to do about an honest value. The README's table is made from here.
 
 /// A reason why a value may be refused.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Rule {
     /// Stable name, shown to people and searched for in logs.
     pub name: &'static str,
+    /// What it stops.
+    pub stops: &'static str,
+    /// A value that it stops, as a line of the corpora in `fixtures/injection`.
+    pub example: &'static str,
+    /// A CWE number, or the rule of the format or program that the value is for.
+    pub source: &'static str,
     /// What to do when an honest value is refused.
     pub advice: &'static str,
 }
 
 macro_rules! rules {
-    ($($constant:ident $name:literal $advice:literal)*) => {
+    ($($constant:ident $name:literal {
+        stops: $stops:literal,
+        example: $example:literal,
+        source: $source:literal,
+        advice: $advice:literal,
+    })*) => {
         $(
-            #[doc = $advice]
-            pub const $constant: Rule = Rule { name: $name, advice: $advice };
+            #[doc = concat!("Stops ", $stops, ".")]
+            pub const $constant: Rule = Rule {
+                name: $name,
+                stops: $stops,
+                example: $example,
+                source: $source,
+                advice: $advice,
+            };
         )*
         /// Every rule there is.
         pub const ALL: &[Rule] = &[$($constant),*];
@@ -21,28 +39,234 @@ macro_rules! rules {
 }
 
 rules! {
-    PATH_ABSOLUTE "path-absolute" "use an absolute path, /etc/motd for example"
-    PATH_NORMAL "path-normal" "write the path without '.', '..', '//' and without a '/' at its end"
-    PATH_ROOT "path-root" "use a path under /etc that is allowed from the start, or have the Fleet allow it in spec.paths.allowed"
-    PATH_EXECUTES "path-executes" "files here are programs for root: have the Fleet allow this very path in spec.paths.allowed if that is meant"
-    PATH_FORBIDDEN "path-forbidden" "no setting allows this path: change it by the host's own means"
-    PATH_PROTECTED "path-protected" "the Fleet protects this path in spec.paths.protected: use another, or have it taken from there"
-    PATH_LENGTH "path-length" "use a path of at most 512 bytes with names of at most 255 bytes (the kernel's NAME_MAX)"
-    CONTENT_SIZE "content-size" "keep each file's content within 64 KiB"
-    CONTENT_TOTAL "content-total" "keep the contents of one NodeConfig within 192 KiB together, or split it"
-    MODE "mode" "use an octal number of three digits such as 0644, without set-uid, set-gid or sticky bit"
-    OWNER "owner" "use a user and group number below 4294967295, which means none"
-    DUPLICATE "duplicate" "name each path once"
-    URL_SCHEME "url-scheme" "use a URL that begins with http:// or https://"
-    URL_FORM "url-form" "use a plain URL with a host, https://mirror.example.com:5000 for example; other characters percent-encoded"
-    URL_PARTS "url-parts" "leave out user name, password, query and fragment: Docker refuses a mirror that has them"
-    REGISTRY "registry" "use a host, host:port or a range such as 10.0.0.0/8, without http://"
-    LENGTH "length" "use at most 512 bytes"
-    CONTROL "control" "leave out control characters, line breaks and tabs included"
-    INVISIBLE "invisible" "leave out zero-width and bidirectional characters: they make text look like other text"
-    SUBSTITUTION "substitution" "leave out $(, ${, and backquotes: values are never expanded"
-    SHELL "shell" "leave out ; | & < > quotes, backslashes and blanks: no shell reads this value"
-    ENCODED "encoded" "leave out percent-encoded control characters, blanks, quotes, slashes and dots"
+    PATH_ABSOLUTE "path-absolute" {
+        stops: "a path that depends on where somebody stands",
+        example: r#"path "etc/motd""#,
+        source: "CWE-22",
+        advice: "use an absolute path, /etc/motd for example",
+    }
+    PATH_NORMAL "path-normal" {
+        stops: "a path that leads elsewhere than it seems to",
+        example: r#"path "/etc/edict/../motd""#,
+        source: "CWE-22",
+        advice: "write the path without '.', '..', '//' and without a '/' at its end",
+    }
+    PATH_ROOT "path-root" {
+        stops: "writing outside the allowed places",
+        example: r#"path "/etc/unknown.conf""#,
+        source: "CWE-73",
+        advice: "use a path under /etc that is allowed from the start, or have the Fleet allow it in spec.paths.allowed",
+    }
+    PATH_EXECUTES "path-executes" {
+        stops: "files that are, or name, programs for root",
+        example: r#"path "/etc/cron.d/x""#,
+        source: "CWE-94",
+        advice: "files here are programs for root: have the Fleet allow this very path in spec.paths.allowed if that is meant",
+    }
+    PATH_FORBIDDEN "path-forbidden" {
+        stops: "accounts, sudo, ssh, the cluster's own keys",
+        example: r#"path "/etc/shadow""#,
+        source: "CWE-732",
+        advice: "no setting allows this path: change it by the host's own means",
+    }
+    PATH_PROTECTED "path-protected" {
+        stops: "writing where the Fleet says not to",
+        example: r#"path "/etc/edict-samples/locked/x""#,
+        source: "Fleet, spec.paths.protected",
+        advice: "the Fleet protects this path in spec.paths.protected: use another, or have it taken from there",
+    }
+    PATH_LENGTH "path-length" {
+        stops: "names that no file can have",
+        example: "path-of 513",
+        source: "limits.h, NAME_MAX",
+        advice: "use a path of at most 512 bytes with names of at most 255 bytes (the kernel's NAME_MAX)",
+    }
+    CONTENT_SIZE "content-size" {
+        stops: "files that fill etcd",
+        example: "content-size 65537",
+        source: "CWE-770",
+        advice: "keep each file's content within 64 KiB, or take it from a ConfigMap or Secret by contentFrom",
+    }
+    CONTENT_TOTAL "content-total" {
+        stops: "NodeConfigs that fill etcd",
+        example: "content-total 196609",
+        source: "CWE-770",
+        advice: "keep the contents of one NodeConfig within 192 KiB together, split it, or use contentFrom",
+    }
+    CONTENT_SOURCE "content-source" {
+        stops: "a file with two contents, or with none",
+        example: r#"config {"files": [{"path": "/etc/motd"}]}"#,
+        source: "Kubernetes API conventions, unions",
+        advice: "give exactly one of the ways to say the content",
+    }
+    REFERENCE "reference" {
+        stops: "names that no ConfigMap, Secret or key can have",
+        example: r#"reference {"name": "UPPER", "key": "k"}"#,
+        source: "RFC 1123; Kubernetes, IsConfigMapKey",
+        advice: "name an object by its DNS name and a key of letters, digits, '-', '_' and '.'",
+    }
+    REFERENCE_OWN "reference-own" {
+        stops: "Edict's own keys on their way to a file",
+        example: r#"reference {"name": "edict-ca", "key": "tls.key"}"#,
+        source: "CWE-441",
+        advice: "names that begin with edict- are Edict's own: give the object another name",
+    }
+    REFERENCE_MISSING "reference-missing" {
+        stops: "content that nobody has",
+        example: r#"missing {"name": "absent", "key": "k"}"#,
+        source: "CWE-754",
+        advice: "create the object with this key in Edict's own namespace: it is taken up by itself",
+    }
+    REFERENCE_SIZE "reference-size" {
+        stops: "more content than a revision can keep",
+        example: "reference-size 1048577",
+        source: "Kubernetes, MaxSecretSize",
+        advice: "keep what one NodeConfig refers to within 1 MiB together, or split it",
+    }
+    MODE "mode" {
+        stops: "set-uid and set-gid files",
+        example: r#"mode "4755""#,
+        source: "CWE-732",
+        advice: "use an octal number of three digits such as 0644, without set-uid, set-gid or sticky bit",
+    }
+    OWNER "owner" {
+        stops: "the user number that means none",
+        example: r#"config {"files": [{"path": "/etc/motd", "content": "", "owner": {"uid": 4294967295, "gid": 0}}]}"#,
+        source: "chown(2)",
+        advice: "use a user and group number below 4294967295, which means none",
+    }
+    DUPLICATE "duplicate" {
+        stops: "two entries of which one would be lost",
+        example: r#"config {"files": [{"path": "/etc/motd", "content": "a"}, {"path": "/etc/motd", "content": "b"}]}"#,
+        source: "CWE-694",
+        advice: "name it once",
+    }
+    URL_SCHEME "url-scheme" {
+        stops: "URLs that are no web addresses",
+        example: r#"mirror "ftp://mirror.example.com""#,
+        source: "CWE-939",
+        advice: "use a URL that begins with http:// or https://",
+    }
+    URL_FORM "url-form" {
+        stops: "URLs that programs read differently",
+        example: r#"mirror "https://host:443""#,
+        source: "WHATWG URL; CWE-436",
+        advice: "use a plain URL with a host, https://mirror.example.com:5000 for example; other characters percent-encoded, no default port, no dot segments",
+    }
+    URL_PARTS "url-parts" {
+        stops: "passwords in files that all may read, and URLs that Docker refuses",
+        example: r#"mirror "https://user:password@host""#,
+        source: "dockerd, ValidateMirror; CWE-522",
+        advice: "leave out user name, password, query and fragment; containerd takes credentials by credentialsFrom",
+    }
+    URL_PATH "url-path" {
+        stops: "a path that a proxy's address does not have",
+        example: r#"proxy "http://proxy.example.com:3128/path""#,
+        source: "RFC 9110, 7.1",
+        advice: "leave out the path",
+    }
+    IDN "idn" {
+        stops: "hosts that look like others",
+        example: r#"mirror "https://ex\u0430mple.com""#,
+        source: "UTS #39; CWE-1007",
+        advice: "write the host in lower case, normal form and one script, or in its xn-- form",
+    }
+    REGISTRY "registry" {
+        stops: "what is no registry's address",
+        example: r#"registry "http://host""#,
+        source: "dockerd, ValidateIndexName and LoadInsecureRegistries",
+        advice: "use a host, host:port or a range such as 10.0.0.0/8, without http://",
+    }
+    HOST "host" {
+        stops: "folder names that are no registry's",
+        example: r#"host "docker.io/library""#,
+        source: "containerd, docs/hosts.md; CWE-22",
+        advice: "use the registry as image names have it, docker.io or registry.example.com:5000 for example, or _default",
+    }
+    PEM "pem" {
+        stops: "private keys, and files that are no certificates",
+        example: r#"ca "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n""#,
+        source: "RFC 7468; RFC 5280",
+        advice: "give one or more certificates in PEM form, and nothing else in PEM form",
+    }
+    CREDENTIALS "credentials" {
+        stops: "user names and passwords that a header can't carry",
+        example: r#"credentials {"username": "a:b", "password": "c"}"#,
+        source: "RFC 7617, 2; CWE-113",
+        advice: "use a user name without a colon, and neither empty nor with control characters: a line break at the end of a Secret's value is one",
+    }
+    NO_PROXY "no-proxy" {
+        stops: "what is no exception from a proxy",
+        example: r#"no-proxy "http://host""#,
+        source: "golang.org/x/net/http/httpproxy",
+        advice: "use a domain, .domain, *.domain, an address, a range such as 10.0.0.0/8, or * alone",
+    }
+    SYSCTL_KEY "sysctl-key" {
+        stops: "what is no kernel setting",
+        example: r#"sysctl-key "nodots""#,
+        source: "sysctl.d(5)",
+        advice: "use words with dots between them, net.ipv4.ip_forward for example",
+    }
+    SYSCTL_EXECUTES "sysctl-executes" {
+        stops: "kernel settings that name a program",
+        example: r#"sysctl-key "kernel.core_pattern""#,
+        source: "CWE-94; sysctl(2), kernel.rst",
+        advice: "the kernel runs what this setting names: change it by the host's own means",
+    }
+    LENGTH "length" {
+        stops: "values longer than any honest one",
+        example: "mirror-of 513",
+        source: "CWE-1284",
+        advice: "use at most 512 bytes",
+    }
+    CONTROL "control" {
+        stops: "line breaks and other control characters",
+        example: r#"path "/etc/edict/a\nb""#,
+        source: "CWE-93",
+        advice: "leave out control characters, line breaks and tabs included",
+    }
+    INVISIBLE "invisible" {
+        stops: "text that looks like other text",
+        example: r#"path "/etc/edict/a\u202eb""#,
+        source: "CVE-2021-42574; CWE-1007",
+        advice: "leave out zero-width, bidirectional and other characters that can't be seen",
+    }
+    SUBSTITUTION "substitution" {
+        stops: "commands and variables to be filled in",
+        example: r#"path "/etc/edict/$(id)""#,
+        source: "CWE-77",
+        advice: "leave out $(, ${, and backquotes: values are never expanded",
+    }
+    SPECIFIER "specifier" {
+        stops: "what systemd fills in",
+        example: r#"path "/etc/edict/%n""#,
+        source: "systemd.unit(5), specifiers",
+        advice: "leave out % unless two hexadecimal digits follow it",
+    }
+    SHELL "shell" {
+        stops: "what ends a word or begins a command",
+        example: r#"path "/etc/edict/a;b""#,
+        source: "CWE-78",
+        advice: "leave out ; | & < > quotes and backslashes: no shell reads this value",
+    }
+    BLANK "blank" {
+        stops: "one value that reads as two",
+        example: r#"path "/etc/edict/a b""#,
+        source: "CWE-88",
+        advice: "leave out blanks, also those that are not the space bar's",
+    }
+    ENCODED "encoded" {
+        stops: "all of these in percent-encoding",
+        example: r#"mirror "https://host/%0a""#,
+        source: "CWE-177",
+        advice: "leave out percent-encoded control characters, blanks, quotes, slashes, dots and percent signs",
+    }
+}
+
+/// The names of these rules.
+#[cfg(test)]
+pub(crate) fn names(rules: &[&Rule]) -> Vec<&'static str> {
+    rules.iter().map(|rule| rule.name).collect()
 }
 
 #[cfg(test)]
@@ -52,18 +276,18 @@ mod tests {
     #[test]
     fn names_are_unique_and_stable_in_form() {
         for (index, rule) in ALL.iter().enumerate() {
+            let name = rule.name;
+            let plain = |b: u8| b.is_ascii_lowercase() || b == b'-';
+            assert!(name.bytes().all(plain), "{name}");
+            for text in [rule.stops, rule.example, rule.source, rule.advice] {
+                assert!(
+                    !text.is_empty() && !text.contains('|') || name == "shell",
+                    "{name}"
+                );
+            }
             assert!(
-                rule.name
-                    .bytes()
-                    .all(|b| b.is_ascii_lowercase() || b == b'-'),
-                "{}",
-                rule.name
-            );
-            assert!(!rule.advice.is_empty());
-            assert!(
-                ALL[..index].iter().all(|earlier| earlier.name != rule.name),
-                "{}",
-                rule.name
+                ALL[..index].iter().all(|earlier| earlier.name != name),
+                "{name}"
             );
         }
     }

@@ -11,17 +11,23 @@ use super::rule::{self, Rule};
 const EXCERPT_MAX: usize = 80;
 
 const CONTROL: &str = r"\p{Cc}|[\x{2028}\x{2029}]";
-const INVISIBLE: &str = r"\p{Cf}|[\x{115F}\x{1160}\x{3164}\x{FFA0}]";
+/// Format characters, and fillers, joiners and selectors that other categories have.
+const INVISIBLE: &str = r"\p{Cf}|[\x{34F}\x{115F}\x{1160}\x{17B4}\x{17B5}\x{180B}-\x{180F}\x{2800}\x{3164}\x{FE00}-\x{FE0F}\x{FFA0}\x{E0100}-\x{E01EF}]";
 
-const PATTERNS: [(&Rule, &str); 5] = [
-    (&rule::CONTROL, r"\p{Cc}|[\x{2028}\x{2029}]"),
-    (
-        &rule::INVISIBLE,
-        r"\p{Cf}|[\x{115F}\x{1160}\x{3164}\x{FFA0}]",
-    ),
+const PATTERNS: [(&Rule, &str); 7] = [
+    (&rule::CONTROL, CONTROL),
+    (&rule::INVISIBLE, INVISIBLE),
     (&rule::SUBSTITUTION, r"\$[({]|`"),
-    (&rule::SHELL, r#"[;|&<>"'\\ ]"#),
-    (&rule::ENCODED, r"%(?i:[01][0-9a-f]|7f|2[0257ef]|5c|25)"),
+    (
+        &rule::SPECIFIER,
+        r"%(?:[^0-9A-Fa-f]|[0-9A-Fa-f][^0-9A-Fa-f]|[0-9A-Fa-f]?$)",
+    ),
+    (&rule::SHELL, r#"[;|&<>"'\\]"#),
+    (&rule::BLANK, r"\p{Zs}"),
+    (
+        &rule::ENCODED,
+        r"%(?i:[01][0-9a-f]|7f|2[0257ef]|5c|25|c2%[89a])",
+    ),
 ];
 
 static SET: LazyLock<RegexSet> = LazyLock::new(|| {
@@ -97,7 +103,18 @@ mod tests {
             ("${IFS}", "substitution"),
             ("`id`", "substitution"),
             ("a;b", "shell"),
-            ("a b", "shell"),
+            ("a'b", "shell"),
+            ("a\\b", "shell"),
+            ("a b", "blank"),
+            ("a\u{a0}b", "blank"),
+            ("a\u{fe0f}b", "invisible"),
+            ("a\u{e0041}b", "invisible"),
+            ("%n", "specifier"),
+            ("a%", "specifier"),
+            ("a%a", "specifier"),
+            ("a%%n", "specifier"),
+            ("a%agb", "specifier"),
+            ("a%c2%85b", "encoded"),
             ("a\"b", "shell"),
             ("a%0ab", "encoded"),
             ("a%2e%2E", "encoded"),

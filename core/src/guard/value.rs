@@ -1,60 +1,52 @@
-//! Typed values: what a mirror, a registry, a mode is. Each function answers with the rule that
-//! the value breaks.
+//! Typed values: what a mirror, a registry, a mode is. Each function answers with every rule that
+//! the value breaks, each rule judged by itself.
 
-use std::cell::Cell;
+mod certificate;
+mod kernel;
+mod proxy;
+mod reference;
+mod url;
 
+use ::url::Host;
 use ipnet::IpNet;
-use url::{Host, SyntaxViolation, Url};
 
 use super::rule::{self, Rule};
 
-/// The longest value of one line, in bytes.
-const LENGTH_MAX: usize = 512;
+pub use certificate::pem;
+pub use kernel::{sysctl_key, sysctl_value};
+pub use proxy::{no_proxy, proxy};
+pub use reference::{credentials, reference};
+pub use url::mirror;
 
-/// A registry mirror: an http or https URL with a host and perhaps a port and a path.
-///
-/// Source: `ValidateMirror` of the Docker daemon, which refuses other schemes, user names, queries
-/// and fragments.
-pub fn mirror(text: &str) -> Option<&'static Rule> {
-    if text.len() > LENGTH_MAX {
-        return Some(&rule::LENGTH);
-    }
-    // The parser of the WHATWG mends what it can (blanks, tabs, backslashes); Docker's does not.
-    let mended = Cell::new(false);
-    let note = |_: SyntaxViolation| mended.set(true);
-    let parsed = Url::options()
-        .syntax_violation_callback(Some(&note))
-        .parse(text);
-    let mut scheme = ["http://", "https://"].iter();
-    let Some(rest) = scheme.find_map(|scheme| text.strip_prefix(scheme)) else {
-        return Some(&rule::URL_SCHEME);
-    };
-    let Ok(url) = parsed else {
-        return Some(&rule::URL_FORM);
-    };
-    // Asked of the text: the parser forgets an empty user name.
-    let authority = rest.split(['/', '?', '#', '\\']).next().unwrap_or_default();
-    if authority.contains('@') || url.query().is_some() || url.fragment().is_some() {
-        return Some(&rule::URL_PARTS);
-    }
-    // What the parser reads back must be what was written: no default port dropped, no dot
-    // segments folded.
-    let same = url.as_str() == text || url.as_str().strip_suffix('/') == Some(text);
-    let international = !text.is_ascii();
-    if mended.get() || !(same || international) {
-        return Some(&rule::URL_FORM);
-    }
-    None
+/// The longest value of one line, in bytes.
+pub(super) const LENGTH_MAX: usize = 512;
+
+/// The rules of those that hold.
+pub(crate) fn broken<const N: usize>(rules: [(bool, &'static Rule); N]) -> Vec<&'static Rule> {
+    let broken = rules.into_iter().filter(|(holds, _)| *holds);
+    broken.map(|(_, rule)| rule).collect()
 }
 
 /// A registry as Docker's `insecure-registries` has it: host, host:port or an address range.
-pub fn registry(text: &str) -> Option<&'static Rule> {
-    if text.len() > LENGTH_MAX {
-        return Some(&rule::LENGTH);
-    }
-    if text.parse::<IpNet>().is_ok() {
-        return None;
-    }
+pub fn registry(text: &str) -> Vec<&'static Rule> {
+    let holds = text.parse::<IpNet>().is_ok() || is_address(text, is_domain);
+    broken([
+        (text.len() > LENGTH_MAX, &rule::LENGTH),
+        (!holds, &rule::REGISTRY),
+    ])
+}
+
+/// A registry as image names have it, or `_default` for all that have no entry of their own.
+///
+/// containerd looks for a folder of that name. Source: its docs/hosts.md; the grammar of a host in
+/// an image's name is that of the distribution project's reference package.
+pub fn host(text: &str) -> Vec<&'static Rule> {
+    let holds = text == "_default" || is_address(text, is_domain);
+    broken([(text.len() > 255, &rule::LENGTH), (!holds, &rule::HOST)])
+}
+
+/// A host, perhaps with a port: a name that is a `domain`, or an address as it is usually written.
+fn is_address(text: &str, domain: impl Fn(&str) -> bool) -> bool {
     let (host, port) = match text.rsplit_once(':') {
         // The colons of an IPv6 address stand in brackets.
         Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
@@ -64,12 +56,12 @@ pub fn registry(text: &str) -> Option<&'static Rule> {
         port.bytes().all(|b| b.is_ascii_digit()) && port.parse::<u16>().is_ok_and(|port| port > 0)
     });
     let host_holds = match Host::parse(host) {
-        Ok(Host::Domain(domain)) => domain == host.to_ascii_lowercase() && is_domain(host),
-        // Other spellings of an address (0x7f.1, 127.1) mean it to this parser and not to Docker's.
+        Ok(Host::Domain(parsed)) => parsed == host.to_ascii_lowercase() && domain(host),
+        // Other spellings of an address (0x7f.1, 127.1) mean it to this parser and not to others.
         Ok(address @ (Host::Ipv4(_) | Host::Ipv6(_))) => address.to_string() == host,
         Err(_) => false,
     };
-    (!port_holds || !host_holds).then_some(&rule::REGISTRY)
+    port_holds && host_holds
 }
 
 /// Labels of letters, digits, hyphens and underscores, with dots between them.
@@ -86,8 +78,8 @@ fn is_domain(host: &str) -> bool {
 }
 
 /// A file's permissions in octal.
-pub fn mode(text: &str) -> Option<&'static Rule> {
-    parse_mode(text).is_none().then_some(&rule::MODE)
+pub fn mode(text: &str) -> Vec<&'static Rule> {
+    broken([(parse_mode(text).is_none(), &rule::MODE)])
 }
 
 /// The permission bits that `text` means, if it is three octal digits, perhaps behind a zero.
@@ -106,6 +98,7 @@ pub fn parse_mode(text: &str) -> Option<u32> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::rule::names;
     use super::*;
 
     #[test]
@@ -125,25 +118,31 @@ mod tests {
             "https://é",
             "https://例え.example/é",
         ] {
-            assert_eq!(mirror(honest), None, "{honest}");
+            assert_eq!(names(&mirror(honest)), [""; 0], "{honest}");
         }
-        for (hostile, rule) in [
-            ("", "url-scheme"),
-            ("mirror.example.com", "url-scheme"),
+        for (hostile, rules) in [
+            ("", "url-scheme url-form"),
+            ("mirror.example.com", "url-scheme url-form"),
             ("ftp://mirror.example.com", "url-scheme"),
-            ("file:///etc/shadow", "url-scheme"),
+            ("file:///etc/shadow", "url-scheme url-form"),
             ("HTTPS://mirror.example.com", "url-scheme"),
-            (" https://mirror.example.com", "url-scheme"),
+            (" https://mirror.example.com", "url-scheme url-form"),
             ("https://", "url-form"),
             ("https:///path", "url-form"),
             ("https://host:99999", "url-form"),
             ("https://host:443", "url-form"),
             ("https://host/a b", "url-form"),
+            ("https://host/%zz", "url-form"),
+            ("https://host/%ff", "url-form"),
             ("https://host/../x", "url-form"),
             ("https://ho\nst", "url-form"),
-            ("https:\\\\host", "url-scheme"),
+            ("https:\\\\host", "url-scheme url-form"),
             ("https://host\\x", "url-form"),
             ("https://0x7f.1", "url-form"),
+            ("https://HOST", "url-form"),
+            ("https://B\u{dc}CHER.example", "idn"),
+            ("https://\u{ff41}bc.example", "idn"),
+            ("https://ex\u{430}mple.com", "idn"),
             ("https://user@host", "url-parts"),
             ("https://user:password@host", "url-parts"),
             ("https://@host", "url-parts"),
@@ -151,11 +150,12 @@ mod tests {
             ("https://host/?a=b", "url-parts"),
             ("https://host/#a", "url-parts"),
         ] {
-            assert_eq!(mirror(hostile).map(|r| r.name), Some(rule), "{hostile:?}");
+            let expected: Vec<_> = rules.split(' ').collect();
+            assert_eq!(names(&mirror(hostile)), expected, "{hostile:?}");
         }
         let sized = |size: usize| format!("https://host/{}", "x".repeat(size - 13));
-        assert_eq!(mirror(&sized(512)), None);
-        assert_eq!(mirror(&sized(513)), Some(&rule::LENGTH));
+        assert_eq!(names(&mirror(&sized(512))), [""; 0]);
+        assert_eq!(names(&mirror(&sized(513))), ["length"]);
     }
 
     #[test]
@@ -173,7 +173,12 @@ mod tests {
             "[2001:db8::1]:5000",
             "[2001:db8::1]",
         ] {
-            assert_eq!(registry(honest), None, "{honest}");
+            assert_eq!(names(&registry(honest)), [""; 0], "{honest}");
+            assert_eq!(
+                names(&host(honest)).len(),
+                usize::from(honest.contains('/')),
+                "{honest}"
+            );
         }
         for hostile in [
             "",
@@ -199,15 +204,18 @@ mod tests {
             "a%2eb",
             "b\u{fc}cher",
         ] {
-            assert_eq!(registry(hostile), Some(&rule::REGISTRY), "{hostile:?}");
+            assert_eq!(names(&registry(hostile)), ["registry"], "{hostile:?}");
+            assert_eq!(names(&host(hostile)), ["host"], "{hostile:?}");
         }
         let label = "a".repeat(63);
-        assert_eq!(registry(&label), None);
-        assert_eq!(registry(&format!("a{label}")), Some(&rule::REGISTRY));
+        assert_eq!(names(&registry(&label)), [""; 0]);
+        assert_eq!(names(&registry(&format!("a{label}"))), ["registry"]);
         let name = |size: usize| format!("{}b", "a.".repeat((size - 1) / 2));
-        assert_eq!(registry(&format!("{}:80", name(201))), None);
-        assert_eq!(registry(&"a".repeat(512)), Some(&rule::REGISTRY));
-        assert_eq!(registry(&name(513)), Some(&rule::LENGTH));
+        assert_eq!(names(&registry(&format!("{}:80", name(201)))), [""; 0]);
+        assert_eq!(names(&registry(&"a".repeat(512))), ["registry"]);
+        assert!(names(&registry(&name(513))).contains(&"length"));
+        assert_eq!(names(&host("_default")), [""; 0]);
+        assert!(names(&host(&name(257))).contains(&"length"));
     }
 
     #[test]
@@ -228,7 +236,7 @@ mod tests {
             ("rwx", None),
         ] {
             assert_eq!(parse_mode(text), expected, "{text}");
-            assert_eq!(mode(text).is_some(), expected.is_none(), "{text}");
+            assert_eq!(mode(text) == [&rule::MODE], expected.is_none(), "{text}");
         }
     }
 }

@@ -1,9 +1,9 @@
 //! What one node's agent is to be told, and what its answer means. Pure.
 
 use edict_core::config::Config;
-use edict_core::digest;
+use edict_core::content::Contents;
 use edict_core::guard::{Policy, Violation, text};
-use edict_core::layer::Layer;
+use edict_core::layer::{self, Layer};
 use edict_core::wire::{self, Hello, Outcome, Push, Release, Report};
 use edict_crds::nodestate::{
     ConflictStatus, Contact, LayerRef, LayerStatus, OutcomeStatus, ReleaseStatus, ResourceStatus,
@@ -37,7 +37,7 @@ pub struct TooOld(pub String);
 pub fn compose(
     node: &str,
     spec: &NodeStateSpec,
-    layers: Vec<(LayerRef, Config)>,
+    layers: Vec<(LayerRef, Config, Contents)>,
     orphans: &[wire::Held],
     hello: &Hello,
     policy: &Policy,
@@ -50,7 +50,7 @@ pub fn compose(
     }
     let mut refused = Vec::new();
     let mut accepted = Vec::new();
-    for (reference, config) in layers {
+    for (reference, config, contents) in layers {
         if let Some(block) = config
             .block_names()
             .find(|block| !hello.blocks.iter().any(|known| known == block))
@@ -60,19 +60,21 @@ pub fn compose(
                 "the agent does not know the block {block} of NodeConfig {name}: update the Fleet's agent image"
             )));
         }
-        let violations = config.check(policy);
+        let violations = config.check(policy, &contents);
+        let digest = layer::digest(&config, &contents);
         if violations.is_empty() {
             accepted.push(Layer {
                 uid: reference.uid,
                 name: reference.name,
                 priority: reference.priority,
                 created: reference.created.0,
-                digest: digest::of(&config),
+                digest,
                 deletion_policy: reference.deletion_policy,
                 config,
+                contents,
             });
         } else {
-            refused.push(refusal(&reference, &digest::of(&config), &violations));
+            refused.push(refusal(&reference, &digest, &violations));
         }
     }
     let named = spec.releases.iter().map(|release| Release {
@@ -251,7 +253,7 @@ mod tests {
 
     /// The state of generation 7 that gives the layer "b" to its node.
     fn state() -> NodeState {
-        let (layer, _) = layer("b", json!({}));
+        let (layer, ..) = layer("b", json!({}));
         let mut state = NodeState::new(
             "n",
             NodeStateSpec {
@@ -272,19 +274,20 @@ mod tests {
         }
     }
 
-    fn layer(uid: &str, config: serde_json::Value) -> (LayerRef, Config) {
+    fn layer(uid: &str, config: serde_json::Value) -> (LayerRef, Config, Contents) {
         let reference = serde_json::from_value(json!({
             "uid": uid, "name": format!("name-{uid}"), "revision": "r", "priority": 3,
             "created": "2026-01-01T00:00:00Z", "deletionPolicy": "Restore",
         }));
-        (reference.unwrap(), serde_json::from_value(config).unwrap())
+        let config = serde_json::from_value(config).unwrap();
+        (reference.unwrap(), config, Contents::default())
     }
 
-    fn spec(layers: &[&(LayerRef, Config)], releases: &[&str]) -> NodeStateSpec {
+    fn spec(layers: &[&(LayerRef, Config, Contents)], releases: &[&str]) -> NodeStateSpec {
         NodeStateSpec {
             layers: layers
                 .iter()
-                .map(|(reference, _)| reference.clone())
+                .map(|(reference, ..)| reference.clone())
                 .collect(),
             releases: releases
                 .iter()
@@ -310,7 +313,7 @@ mod tests {
         assert_eq!(composed.push.layers.len(), 1);
         let layer = &composed.push.layers[0];
         assert_eq!((layer.name.as_str(), layer.priority), ("name-a", 3));
-        assert_eq!(layer.digest, digest::of(&layer.config));
+        assert_eq!(layer.digest, layer::digest(&layer.config, &layer.contents));
         let releases: Vec<_> = composed
             .push
             .releases

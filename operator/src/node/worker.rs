@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use edict_core::config::Config;
+use edict_core::content::Contents;
 use edict_core::wire::{self, Event, Hello};
 use edict_crds::nodestate::Contact;
 use edict_crds::{NodeState, NodeStateStatus};
@@ -20,6 +22,7 @@ use tokio::sync::{Notify, Semaphore, watch};
 
 use super::compose;
 use crate::agent::{Agent, Error};
+use crate::content;
 use crate::context::Context;
 use crate::event::reason;
 use crate::metrics::{PushLabels, PushResult};
@@ -170,8 +173,8 @@ impl Worker {
         let policy = self.context.cache.policy();
         let mut layers = Vec::new();
         for layer in &state.spec.layers {
-            let config = self.config(&layer.revision).await?;
-            layers.push((layer.clone(), config));
+            let (config, contents) = self.revision(&layer.revision).await?;
+            layers.push((layer.clone(), config, contents));
         }
         let mut orphans = compose::orphans(&state.spec, hello);
         if !orphans.is_empty() {
@@ -274,9 +277,9 @@ impl Worker {
         result.map_err(Failure::Agent)
     }
 
-    /// The configuration of a revision, from the cache or, where that lags behind, from the API
+    /// A revision with what it refers to, from the cache or, where that lags behind, from the API
     /// server. A desired state is pushed whole or not at all.
-    async fn config(&self, name: &str) -> anyhow::Result<edict_core::config::Config> {
+    async fn revision(&self, name: &str) -> anyhow::Result<(Config, Contents)> {
         let namespace = &self.context.namespace;
         let cached = self
             .context
@@ -291,7 +294,14 @@ impl Worker {
                 .await
                 .with_context(|| format!("cannot read revision {name}"))?
         };
-        revision::config(&found).map_err(anyhow::Error::msg)
+        let secrets = &self.context.cache.secrets;
+        let copy = match revision::secret(&found) {
+            Some(secret) => {
+                Some(content::copy(&self.context.client, secrets, namespace, &secret).await?)
+            }
+            None => None,
+        };
+        revision::read(&found, copy.as_ref()).map_err(anyhow::Error::msg)
     }
 
     /// Says that the node can't be told anything now. What was known of it stays in the status.

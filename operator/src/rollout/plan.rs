@@ -13,7 +13,8 @@ use edict_crds::{FINALIZER, NodeConfig, NodeState, NodeStateSpec, name, uid};
 use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use crate::revision;
+use crate::content::Sources;
+use crate::revision::Revision;
 
 /// What the plan is made from.
 pub struct Observed {
@@ -25,6 +26,8 @@ pub struct Observed {
     pub states: Vec<Arc<NodeState>>,
     /// Where `NodeConfig`s may write.
     pub policy: Policy,
+    /// What they may refer to.
+    pub sources: Sources,
 }
 
 /// What is to be done.
@@ -32,8 +35,8 @@ pub struct Observed {
 pub struct Plan {
     /// `NodeConfig`s that need the finalizer before any node hears of them.
     pub adopt: Vec<String>,
-    /// Uids of `NodeConfig`s whose current revision has to be there.
-    pub revisions: BTreeSet<String>,
+    /// The current revisions, which have to be there, by uid of the `NodeConfig`.
+    pub revisions: BTreeMap<String, Revision>,
     /// What each node is to run, where that differs from what stands there.
     pub states: Vec<Desired>,
     /// What the guard refuses, by uid of the `NodeConfig`.
@@ -79,9 +82,11 @@ pub fn plan(observed: &Observed) -> Plan {
         if !adopted(config) {
             plan.adopt.push(name(&**config).to_owned());
         }
-        let violations = config.spec.config.check(&observed.policy);
+        let contents = observed.sources.contents(&config.spec.config);
+        let violations = config.spec.config.check(&observed.policy, &contents);
         if violations.is_empty() {
-            plan.revisions.insert(uid(&**config).to_owned());
+            let revision = Revision::current(config, contents);
+            plan.revisions.insert(uid(&**config).to_owned(), revision);
         } else {
             plan.refused.insert(uid(&**config).to_owned(), violations);
         }
@@ -107,11 +112,10 @@ pub fn plan(observed: &Observed) -> Plan {
                 .entry(uid.to_owned())
                 .or_default()
                 .push(name(&**node).to_owned());
-            if plan.refused.contains_key(uid) || !adopted(config) {
+            match plan.revisions.get(uid) {
+                Some(revision) if adopted(config) => layers.push(layer(config, revision)),
                 // What was accepted before stays in force.
-                layers.extend(before.layers.iter().find(|layer| layer.uid == uid).cloned());
-            } else {
-                layers.push(layer(config));
+                _ => layers.extend(before.layers.iter().find(|layer| layer.uid == uid).cloned()),
             }
         }
         layers.sort_by(|a, b| a.uid.cmp(&b.uid));
@@ -171,11 +175,11 @@ fn is_linux(node: &Node) -> bool {
     os.is_none_or(|os| os == "linux")
 }
 
-fn layer(config: &NodeConfig) -> LayerRef {
+fn layer(config: &NodeConfig, revision: &Revision) -> LayerRef {
     LayerRef {
         uid: uid(config).to_owned(),
         name: name(config).to_owned(),
-        revision: revision::current_name(config),
+        revision: revision.name.clone(),
         priority: config.spec.priority.unwrap_or(0),
         created: created(config),
         deletion_policy: config.spec.deletion_policy.unwrap_or_default(),

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use edict_core::digest;
 use edict_core::guard::Violation;
 use edict_crds::nodeconfig::{NODES_MAX, NodeSummary, State, condition};
 use edict_crds::nodestate::{Contact, LayerStatus, OutcomeStatus};
@@ -12,7 +11,6 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;
 
 use super::plan::Plan;
-use crate::revision;
 
 /// The longest message of one node in the summary, in characters.
 const NODE_MESSAGE_MAX: usize = 300;
@@ -29,11 +27,12 @@ pub fn summarize(
     let uid = uid(config);
     let refused = plan.refused.get(uid).map(Vec::as_slice).unwrap_or_default();
     let targets = plan.targets.get(uid).map(Vec::as_slice).unwrap_or_default();
-    let digest = digest::of(&config.spec.config);
+    let revision = plan.revisions.get(uid);
+    let digest = revision.map_or("", |revision| &revision.digest);
     let leaving = config.metadata.deletion_timestamp.is_some();
     let mut nodes: Vec<_> = targets
         .iter()
-        .map(|node| node_summary(config, node, &digest, states.get(node.as_str()).copied()))
+        .map(|node| node_summary(config, node, digest, states.get(node.as_str()).copied()))
         .collect();
     let count = |wanted: &[State]| {
         let count = nodes
@@ -46,7 +45,7 @@ pub fn summarize(
     let (applied, pending, failed, unreachable) = if refused.is_empty() {
         (
             count(&[State::Applied]),
-            count(&[State::PendingReload, State::Progressing]),
+            count(&[State::PendingReload, State::Unread, State::Progressing]),
             count(&[State::Failed, State::Refused]),
             count(&[State::Unreachable]),
         )
@@ -90,7 +89,7 @@ pub fn summarize(
         pending,
         failed,
         unreachable,
-        revision: refused.is_empty().then(|| revision::current_name(config)),
+        revision: revision.map(|revision| revision.name.clone()),
         nodes,
         conditions,
     }
@@ -140,6 +139,7 @@ fn outcome(layer: &LayerStatus) -> State {
     match layer.outcome {
         OutcomeStatus::Applied => State::Applied,
         OutcomeStatus::PendingReload => State::PendingReload,
+        OutcomeStatus::Unread => State::Unread,
         OutcomeStatus::Refused => State::Refused,
         OutcomeStatus::Failed => State::Failed,
     }

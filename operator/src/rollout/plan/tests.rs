@@ -3,6 +3,7 @@
     reason = "json!() reads best where it is written"
 )]
 
+use edict_core::content::Contents;
 use serde_json::{Value, json};
 
 use super::*;
@@ -69,12 +70,20 @@ fn observed(
         nodes,
         states,
         policy: Policy::default(),
+        sources: Sources {
+            key: vec![],
+            secrets: vec![],
+            config_maps: vec![],
+        },
     }
 }
 
 fn with_layer(config: &NodeConfig) -> NodeStateSpec {
     NodeStateSpec {
-        layers: vec![layer(config)],
+        layers: vec![layer(
+            config,
+            &Revision::current(config, Contents::default()),
+        )],
         releases: vec![],
     }
 }

@@ -3,6 +3,7 @@
     reason = "json!() reads best where it is written"
 )]
 
+use edict_core::content::Contents;
 use serde_json::{Value, json};
 
 use super::*;
@@ -28,7 +29,7 @@ fn state(node: &str, status: &Value) -> NodeState {
 
 /// The status of a node whose agent ended the layer like this.
 fn ended(outcome: &str, message: &str, conflicts: Value) -> Value {
-    let digest = digest::of(&config(&json!({})).spec.config);
+    let digest = edict_core::digest::of(&config(&json!({})).spec.config);
     json!({"state": "Ready", "layers": [
         {"uid": "u", "name": "a", "digest": digest, "priority": 0, "deletionPolicy": "Restore", "outcome": outcome, "message": message, "conflicts": conflicts},
     ]})
@@ -41,8 +42,14 @@ fn summary(object: &NodeConfig, nodes: &[(&str, Value)], plan: Plan) -> NodeConf
         .collect();
     let by_node = nodes.iter().map(|(node, _)| *node).zip(&states).collect();
     let targets = nodes.iter().map(|(node, _)| (*node).to_owned()).collect();
+    let current = crate::revision::Revision::current(object, Contents::default());
+    let accepted = plan.refused.is_empty();
     let plan = Plan {
         targets: [("u".to_owned(), targets)].into(),
+        revisions: accepted
+            .then(|| ("u".to_owned(), current))
+            .into_iter()
+            .collect(),
         ..plan
     };
     summarize(
@@ -147,7 +154,7 @@ fn a_refusal_names_field_and_rule() {
     )
     .spec
     .config
-    .check(&edict_core::guard::Policy::default());
+    .check(&edict_core::guard::Policy::default(), &Contents::default());
     let plan = Plan {
         refused: [("u".to_owned(), violations)].into(),
         ..Plan::default()
@@ -226,6 +233,11 @@ fn a_condition_keeps_its_time_until_it_changes() {
         let by_node = nodes.iter().map(|(node, _)| *node).zip(&states).collect();
         let plan = Plan {
             targets: [("u".to_owned(), vec!["n1".to_owned()])].into(),
+            revisions: [(
+                "u".to_owned(),
+                crate::revision::Revision::current(&object, Contents::default()),
+            )]
+            .into(),
             ..Plan::default()
         };
         summarize(
