@@ -1,0 +1,176 @@
+//! A value of some kind as the guard gets it: in a configuration where there is a block for it,
+//! by itself where there is none.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use edict_core::config::{Config, files};
+use edict_core::content::{Content, Contents, Kind, Reference};
+use edict_core::guard::{Policy, Rule, Violation, value};
+use serde_json::{Value, json};
+
+/// A certificate for where one is needed.
+pub const CA: &str = include_str!("../../../fixtures/certificates/ca.pem");
+
+/// The policy of `fixtures/fleet.yaml`.
+pub fn policy() -> Policy {
+    Policy {
+        allowed: vec!["/etc/edict-samples".to_owned()],
+        protected: vec!["/etc/edict-samples/locked".to_owned()],
+    }
+}
+
+/// A configuration and what it refers to.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Subject {
+    pub config: Config,
+    pub contents: Contents,
+}
+
+impl Subject {
+    pub fn check(&self, policy: &Policy) -> Vec<Violation> {
+        self.config.check(policy, &self.contents)
+    }
+
+    pub fn is_let_through(&self) -> bool {
+        self.check(&policy()).is_empty()
+    }
+}
+
+/// The names of the rules that refuse a value; none when it is let through.
+pub fn rules(kind: &str, value: &Value) -> BTreeSet<String> {
+    let names = |rules: Vec<&Rule>| rules.into_iter().map(|rule| rule.name.to_owned()).collect();
+    // There is no block for these yet.
+    let judge = match kind {
+        "proxy" => value::proxy,
+        "no-proxy" | "no-proxy-list" => value::no_proxy,
+        "sysctl-key" => value::sysctl_key,
+        "sysctl-value" => value::sysctl_value,
+        _ => {
+            let found = subject(kind, value).check(&policy());
+            return found.into_iter().map(|violation| violation.rule).collect();
+        }
+    };
+    match value {
+        Value::Array(items) => items
+            .iter()
+            .flat_map(|item| judge(text(item)))
+            .map(|rule| rule.name.to_owned())
+            .collect(),
+        value => names(judge(text(value))),
+    }
+}
+
+fn text(value: &Value) -> &str {
+    value
+        .as_str()
+        .unwrap_or_else(|| unreachable!("{value} is no text"))
+}
+
+/// The configuration that has `value` where its kind belongs.
+pub fn subject(kind: &str, value: &Value) -> Subject {
+    let size = || usize::try_from(value.as_u64().expect("a number")).expect("it fits");
+    match kind {
+        "mirror" => of(json!({"docker": {"registryMirrors": [value]}})),
+        "mirror-of" => {
+            let start = "https://host/";
+            subject(
+                "mirror",
+                &json!(format!("{start}{}", "x".repeat(size() - start.len()))),
+            )
+        }
+        "registry" => of(json!({"docker": {"insecureRegistries": [value]}})),
+        "path" => of(json!({"files": [{"path": value, "content": ""}]})),
+        "path-of" => {
+            let mut path = "/etc/edict".to_owned();
+            while path.len() < size() {
+                // A name is 255 bytes at most, and none may be empty.
+                let room = size() - path.len() - 1;
+                let name = if room > 200 { 100 } else { room };
+                path.push('/');
+                path.push_str(&"x".repeat(name));
+            }
+            subject("path", &json!(path))
+        }
+        "mode" => of(json!({"files": [{"path": "/etc/motd", "content": "", "mode": value}]})),
+        "content-size" => file(&"x".repeat(size())),
+        "content-total" => {
+            let limit = files::CONTENT_MAX;
+            let sizes = (0..=size() / limit).map(|n| (size() - n * limit).min(limit));
+            let files: Vec<_> = (1..)
+                .zip(sizes)
+                .map(|(n, size)| json!({"path": format!("/etc/edict/{n}"), "content": "x".repeat(size)}))
+                .collect();
+            of(json!({"files": files}))
+        }
+        "host" => of(json!({"containerd": {"registries": [{"host": value}]}})),
+        "url" => mirror(&json!({"url": value})),
+        "ca" => mirror(&json!({"url": "https://mirror.example.com", "ca": value})),
+        "credentials" => {
+            let from = json!({"secretRef": {"name": "credentials"}});
+            let mirror =
+                mirror(&json!({"url": "https://mirror.example.com", "credentialsFrom": from}));
+            let bytes = |key| text(&value[key]).as_bytes().to_vec();
+            Subject {
+                contents: contents(
+                    ["username", "password"].map(|key| (secret("credentials", key), bytes(key))),
+                ),
+                ..mirror
+            }
+        }
+        "reference" => referring(value, Some(1)),
+        "missing" => referring(value, None),
+        "reference-size" => referring(&json!({"name": "large", "key": "k"}), Some(size())),
+        "config" => of(value.clone()),
+        other => unreachable!("there is no kind {other}"),
+    }
+}
+
+/// The configuration that `value` says, with something plausible behind everything that it refers to.
+fn of(value: Value) -> Subject {
+    let config: Config = serde_json::from_value(value).expect("a configuration");
+    let behind = config.references().into_iter().map(|reference| {
+        let bytes = if reference.key == "ca.crt" {
+            CA
+        } else {
+            "content"
+        };
+        (reference, bytes.as_bytes().to_vec())
+    });
+    Subject {
+        contents: contents(behind),
+        config,
+    }
+}
+
+fn file(content: &str) -> Subject {
+    of(json!({"files": [{"path": "/etc/motd", "content": content}]}))
+}
+
+fn mirror(mirror: &Value) -> Subject {
+    of(json!({"containerd": {"registries": [{"host": "docker.io", "mirrors": [mirror]}]}}))
+}
+
+/// A file whose content is elsewhere; with so many bytes there, or nothing.
+fn referring(to: &Value, size: Option<usize>) -> Subject {
+    let subject =
+        of(json!({"files": [{"path": "/etc/motd", "contentFrom": {"configMapKeyRef": to}}]}));
+    let references = subject.config.references().into_iter();
+    let behind = size.map(|size| references.map(move |reference| (reference, vec![b'x'; size])));
+    Subject {
+        contents: contents(behind.into_iter().flatten()),
+        ..subject
+    }
+}
+
+pub fn secret(name: &str, key: &str) -> Reference {
+    Reference {
+        kind: Kind::Secret,
+        name: name.to_owned(),
+        key: key.to_owned(),
+    }
+}
+
+pub fn contents(behind: impl IntoIterator<Item = (Reference, Vec<u8>)>) -> Contents {
+    let content = |(reference, bytes)| (reference, Content::new(b"key of these tests", bytes));
+    Contents(behind.into_iter().map(content).collect::<BTreeMap<_, _>>())
+}
