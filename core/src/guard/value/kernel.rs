@@ -29,10 +29,13 @@ pub fn sysctl_key(value: &str) -> Vec<&'static Rule> {
     let plain =
         |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | '/' | '@' | ':');
     let holds = words.len() > 1
+        && !value.starts_with('-')
         && words
             .iter()
             .all(|word| !matches!(*word, "" | "." | "..") && word.chars().all(plain));
+    // A minus sign before a key means that errors don't matter: it sets the key all the same.
     let dotted = words.join(".").to_ascii_lowercase();
+    let dotted = dotted.trim_start_matches('-');
     let executes = EXECUTES.iter().any(|key| match key.strip_suffix('*') {
         Some(stem) => dotted.starts_with(stem),
         None => dotted == *key,
@@ -83,6 +86,9 @@ mod tests {
                 "{hostile}"
             );
         }
+        assert_eq!(names(&sysctl_key("-vm.swappiness")), ["sysctl-key"]);
+        let hidden = names(&sysctl_key("-kernel.modprobe"));
+        assert_eq!(hidden, ["sysctl-key", "sysctl-executes"]);
         assert_eq!(names(&sysctl_key("kernel.modprobes")), [""; 0]);
         let long = format!("a.{}", "b".repeat(511));
         assert_eq!(names(&sysctl_key(&long)), ["length"]);
