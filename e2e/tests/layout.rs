@@ -11,6 +11,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("edict-operator", &["edict-core", "edict-crds"]),
     ("edict-agent", &["edict-core"]),
     ("e2e", &["edict-core", "edict-crds"]),
+    ("fuzz", &["edict-core"]),
 ];
 
 /// What would let the pure crate reach a cluster, a network or a clock.

@@ -1,0 +1,6 @@
+//! See `fuzz::guard`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    fuzz::guard::holds(bytes);
+});

@@ -1,0 +1,6 @@
+//! See `fuzz::keys`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    fuzz::keys::holds(bytes);
+});
