@@ -46,7 +46,7 @@ async fn mistakes_are_refused_at_admission() -> Result<()> {
                 "spec.target.selector.matchExpressions[0]",
                 "In and NotIn need values",
             ),
-            (json!({"target": all()}), "spec", "there is nothing to configure: give docker or files"),
+            (json!({"target": all()}), "spec", "there is nothing to configure: give containerd, docker or files"),
             (file("etc/motd"), "spec.files[0].path", "must be an absolute path under /etc/"),
             (file("/opt/motd"), "spec.files[0].path", "must be an absolute path under /etc/"),
             (file("/etc/edict/../motd"), "spec.files[0].path", "must not have '.' or '..' in it"),
@@ -130,7 +130,7 @@ async fn mistakes_are_refused_by_the_operator() -> Result<()> {
             "spec.files[3].path: \"/etc/edict-samples/locked\" is refused by rule path-protected: the Fleet protects this path",
             "spec.files[4].content: \"81920 bytes\" is refused by rule content-size: keep each file's content within 64 KiB",
             "spec.files[5].path: \"/etc/edict/input-operator/\" is refused by rule path-normal",
-            "spec.files[6].path: \"/etc/edict/a b\" is refused by rule shell",
+            "spec.files[6].path: \"/etc/edict/a b\" is refused by rule blank",
         ] {
             ensure!(message.contains(words), "no {words:?} in {message}");
         }
