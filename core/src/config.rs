@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::content::{Contents, Kind, Reference, Source};
 use crate::guard::{Findings, Policy, Violation, rule, value};
-use crate::resource::Resource;
+use crate::resource::{Resource, is_under};
 
 pub use containerd::Containerd;
 pub use docker::Docker;
@@ -127,6 +127,38 @@ impl Config {
         if total > REFERRED_MAX {
             found.add("", &rule::REFERENCE_SIZE, &format!("{total} bytes"));
         }
+        let mut violations = found.into_violations();
+        if violations.is_empty() {
+            violations = self.collisions(contents);
+        }
+        violations
+    }
+
+    /// What the blocks want of one path, or of one below the other. For what is right by itself.
+    fn collisions(&self, contents: &Contents) -> Vec<Violation> {
+        let resources = self.render(contents);
+        let mut places: Vec<_> = resources
+            .iter()
+            .filter_map(|(block, resource)| match resource {
+                Resource::File(file) => Some((&*file.path, false, *block)),
+                Resource::Keys(keys) => Some((&*keys.path, true, *block)),
+                Resource::Unit(_) | Resource::Setting(_) => None,
+            })
+            .collect();
+        // By the names in the path: what is under a place comes right behind it.
+        places.sort_by_key(|(path, _, block)| (path.split('/').collect::<Vec<_>>(), *block));
+        let mut found = Findings::default();
+        let mut taken: Option<(&str, bool)> = None;
+        for (path, shared, block) in places {
+            match taken {
+                // Keys of one file don't take it from one another.
+                Some((other, true)) if shared && other == path => {}
+                Some((other, _)) if other == path || is_under(path, other) => {
+                    found.add(block, &rule::DUPLICATE, path);
+                }
+                _ => taken = Some((path, shared)),
+            }
+        }
         found.into_violations()
     }
 
@@ -144,6 +176,52 @@ impl Config {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_path_is_wanted_twice() {
+        let policy = Policy {
+            allowed: vec!["/etc/docker/daemon.json".to_owned()],
+            protected: Vec::new(),
+        };
+        let check = |config: serde_json::Value| {
+            let config: Config = serde_json::from_value(config).unwrap();
+            let violations = config.check(&policy, &Contents::default());
+            let said = |v: &Violation| format!("{} {} {}", v.field, v.rule, v.excerpt);
+            violations.iter().map(said).collect::<Vec<_>>()
+        };
+        let files = |paths: &[&str]| {
+            let file = |path| serde_json::json!({"path": path, "content": ""});
+            serde_json::Value::from_iter(paths.iter().map(file))
+        };
+        assert_eq!(
+            check(serde_json::json!({"files": files(&[
+                "/etc/edict/a/b", "/etc/edict/a-b", "/etc/edict/a", "/etc/edict/a/c/d", "/etc/edict/b",
+            ])})),
+            [
+                "files duplicate /etc/edict/a/b",
+                "files duplicate /etc/edict/a/c/d"
+            ]
+        );
+        let hosts = "/etc/containerd/certs.d/docker.io/hosts.toml";
+        for path in [hosts, "/etc/containerd/certs.d/docker.io/hosts.toml/x"] {
+            let containerd = serde_json::json!({"registries": [{"host": "docker.io"}]});
+            assert_eq!(
+                check(serde_json::json!({"containerd": containerd, "files": files(&[path])})),
+                [format!("files duplicate {path}")]
+            );
+        }
+        let docker = serde_json::json!({"registryMirrors": ["https://mirror.example.com"], "insecureRegistries": ["host"]});
+        assert_eq!(
+            check(serde_json::json!({"docker": docker})),
+            Vec::<String>::new()
+        );
+        assert_eq!(
+            check(
+                serde_json::json!({"docker": docker, "files": files(&["/etc/docker/daemon.json"])})
+            ),
+            ["files duplicate /etc/docker/daemon.json"]
+        );
+    }
 
     #[test]
     fn the_named_blocks_are_those_of_the_schema() {

@@ -4,6 +4,8 @@
 //! and elsewhere when the Fleet says so; the places of [`EXECUTES`] have to be allowed by their own
 //! name; those of [`FORBIDDEN`] never are.
 
+use unicode_normalization::UnicodeNormalization as _;
+
 use super::Policy;
 use super::rule::{self, Rule};
 use super::value::broken;
@@ -159,12 +161,15 @@ fn covers(place: &str, path: &str) -> bool {
 
 /// Every rule of its form that a path breaks: absolute, normal, no longer than the kernel takes.
 fn form(path: &str) -> Vec<&'static Rule> {
-    let parts = || path.strip_prefix('/').unwrap_or(path).split('/');
-    let odd = parts().any(|part| matches!(part, "" | "." | ".."));
-    let long = path.len() > 512 || parts().any(|part| part.len() > 255);
+    let parts = |path| str::strip_prefix(path, '/').unwrap_or(path).split('/');
+    let odd = |path| parts(path).any(|part| matches!(part, "" | "." | ".."));
+    let long = path.len() > 512 || parts(path).any(|part| part.len() > 255);
+    // Full-width dots and slashes become those of ASCII in whatever normalizes names.
+    let compatible: String = path.nfkc().collect();
+    let seems = odd(&compatible) || parts(&compatible).count() != parts(path).count();
     broken([
         (!path.starts_with('/'), &rule::PATH_ABSOLUTE),
-        (odd, &rule::PATH_NORMAL),
+        (odd(path) || seems, &rule::PATH_NORMAL),
         (long, &rule::PATH_LENGTH),
     ])
 }
@@ -277,6 +282,10 @@ mod tests {
             ("/etcetera", "path-root"),
             ("/usr/bin/id", "path-root"),
             ("/etc/motd", "allowed"),
+            ("/etc/motd/\u{ff0e}\u{ff0e}\u{ff0f}shadow", "path-normal"),
+            ("/etc/motd/\u{2025}/x", "path-normal"),
+            ("/etc/motd/a\u{ff0f}b", "path-normal"),
+            ("/etc/motd/a\u{ff0e}b", "allowed"),
         ] {
             assert_eq!(
                 verdict(path, &["/etc/motd", "/usr"], &[]),

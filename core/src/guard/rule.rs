@@ -49,7 +49,7 @@ rules! {
         stops: "a path that leads elsewhere than it seems to",
         example: r#"path "/etc/edict/../motd""#,
         source: "CWE-22",
-        advice: "write the path without '.', '..', '//' and without a '/' at its end",
+        advice: "write the path without '.', '..', '//', without a '/' at its end and without other forms of dots and slashes",
     }
     PATH_ROOT "path-root" {
         stops: "writing outside the allowed places",
@@ -139,7 +139,7 @@ rules! {
         stops: "two entries of which one would be lost",
         example: r#"config {"files": [{"path": "/etc/motd", "content": "a"}, {"path": "/etc/motd", "content": "b"}]}"#,
         source: "CWE-694",
-        advice: "name it once",
+        advice: "name it once, and nothing below a file",
     }
     URL_SCHEME "url-scheme" {
         stops: "URLs that are no web addresses",
@@ -259,7 +259,7 @@ rules! {
         stops: "all of these in percent-encoding",
         example: r#"mirror "https://host/%0a""#,
         source: "CWE-177",
-        advice: "leave out percent-encoded control characters, blanks, quotes, slashes, dots and percent signs",
+        advice: "leave out what is refused unencoded, also when percent-encoded, and encoded slashes, dots and percent signs",
     }
 }
 

@@ -3,7 +3,8 @@
 use std::borrow::Cow;
 use std::sync::LazyLock;
 
-use regex::{Captures, Regex, RegexSet};
+use percent_encoding::percent_decode_str;
+use regex::{Captures, Regex, RegexSet, SetMatches};
 
 use super::rule::{self, Rule};
 
@@ -14,19 +15,30 @@ const CONTROL: &str = r"\p{Cc}|[\x{2028}\x{2029}]";
 /// Format characters, and fillers, joiners and selectors that other categories have.
 const INVISIBLE: &str = r"\p{Cf}|[\x{34F}\x{115F}\x{1160}\x{17B4}\x{17B5}\x{180B}-\x{180F}\x{2800}\x{3164}\x{FE00}-\x{FE0F}\x{FFA0}\x{E0100}-\x{E01EF}]";
 
+/// Each class has, besides the characters themselves, those that compatibility normalization (NFKC,
+/// Unicode Standard Annex #15) makes them of: full-width forms and the like.
 const PATTERNS: [(&Rule, &str); 7] = [
     (&rule::CONTROL, CONTROL),
     (&rule::INVISIBLE, INVISIBLE),
-    (&rule::SUBSTITUTION, r"\$[({]|`"),
+    (
+        &rule::SUBSTITUTION,
+        r"(?x) [`\x{1FEF}\x{FF40}]
+        | [$\x{FE69}\x{FF04}]
+          [({\x{207D}\x{208D}\x{2474}-\x{2487}\x{249C}-\x{24B5}\x{3200}-\x{321E}\x{3220}-\x{3243}\x{FE35}\x{FE37}\x{FE59}\x{FE5B}\x{FF08}\x{FF5B}\x{1F110}-\x{1F129}]",
+    ),
     (
         &rule::SPECIFIER,
-        r"%(?:[^0-9A-Fa-f]|[0-9A-Fa-f][^0-9A-Fa-f]|[0-9A-Fa-f]?$)",
+        r"%(?:[^0-9A-Fa-f]|[0-9A-Fa-f][^0-9A-Fa-f]|[0-9A-Fa-f]?$)|[\x{FE6A}\x{FF05}]",
     ),
-    (&rule::SHELL, r#"[;|&<>"'\\]"#),
+    (
+        &rule::SHELL,
+        r#"[;|&<>"'\\\x{37E}\x{FE14}\x{FE54}\x{FE60}\x{FE64}\x{FE65}\x{FE68}\x{FF02}\x{FF06}\x{FF07}\x{FF1B}\x{FF1C}\x{FF1E}\x{FF3C}\x{FF5C}]"#,
+    ),
     (&rule::BLANK, r"\p{Zs}"),
+    // The rest of what this rule stops is found by decoding.
     (
         &rule::ENCODED,
-        r"%(?i:[01][0-9a-f]|7f|2[0257ef]|5c|25|c2%[89a])",
+        r"%(?i:[01][0-9a-f]|2[02567ef]|3[bce]|5c|60|7[cf])",
     ),
 ];
 
@@ -42,7 +54,33 @@ static UNSEEN: LazyLock<RegexSet> = LazyLock::new(|| {
 
 /// Every rule that `text` breaks.
 pub fn check(text: &str) -> impl Iterator<Item = &'static Rule> {
-    SET.matches(text).into_iter().map(|index| PATTERNS[index].0)
+    let broken = SET.matches(text);
+    let hides = hides(text, &broken);
+    let breaks = move |index, rule| broken.matched(index) || (hides && rule == &rule::ENCODED);
+    let rules = PATTERNS.iter().map(|(rule, _)| *rule).enumerate();
+    rules.filter_map(move |(index, rule)| breaks(index, rule).then_some(rule))
+}
+
+/// Whether percent-encoding hides what breaks a rule that `text` as it is does not break, or bytes
+/// that are no text.
+fn hides(text: &str, broken: &SetMatches) -> bool {
+    match Cow::from(percent_decode_str(text)) {
+        Cow::Borrowed(_) => false,
+        Cow::Owned(bytes) => String::from_utf8(bytes).map_or(true, |decoded| {
+            let mut found = SET.matches(&decoded).into_iter();
+            // A percent sign that is encoded has been found, and what follows it means nothing.
+            found.any(|index| !broken.matched(index) && PATTERNS[index].0 != &rule::SPECIFIER)
+        }),
+    }
+}
+
+/// Every rule that a user name and password of a URL break. In them every printable character may
+/// stand, percent-encoded.
+pub fn check_credentials(text: &str) -> impl Iterator<Item = &'static Rule> {
+    let decoded = percent_decode_str(text).decode_utf8();
+    let printable = decoded.is_ok_and(|decoded| !UNSEEN.is_match(&decoded));
+    let printed_raw = !UNSEEN.is_match(text);
+    check(text).filter(move |rule| **rule != rule::ENCODED || (printed_raw && !printable))
 }
 
 static CREDENTIALS: LazyLock<Regex> =
@@ -89,6 +127,8 @@ pub fn excerpt(value: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use unicode_normalization::UnicodeNormalization as _;
+
     use super::*;
 
     #[test]
@@ -120,9 +160,69 @@ mod tests {
             ("a%2e%2E", "encoded"),
             ("a%7F", "encoded"),
             ("a%5cb", "encoded"),
+            ("a%24%28id)", "encoded"),
+            ("$%7bx}", "encoded"),
+            ("%60id", "encoded"),
+            ("a%3bb", "encoded"),
+            ("a%26b", "encoded"),
+            ("a%e2%80%aeb", "encoded"),
+            ("a%c2%a0b", "encoded"),
+            ("a%ef%bc%9bb", "encoded"),
+            ("a%ffb", "encoded"),
+            ("a%c0%aeb", "encoded"),
+            ("a%2541", "encoded"),
+            ("a\u{ff1b}b", "shell"),
+            ("a\u{37e}b", "shell"),
+            ("\u{ff04}\u{ff08}id", "substitution"),
+            ("$\u{ff5b}x", "substitution"),
+            ("\u{ff40}id", "substitution"),
+            ("\u{ff05}n", "specifier"),
         ] {
             let rules: Vec<_> = check(text).map(|rule| rule.name).collect();
             assert_eq!(rules, [expected], "{text:?}");
+        }
+    }
+
+    /// Every character of which normalization makes what a rule stops is stopped by that rule.
+    #[test]
+    fn compatibility_forms_are_as_what_they_stand_for() {
+        let breaks = |text: &str, rule: &Rule| check(text).any(|broken| broken == rule);
+        for character in '\u{80}'..=char::MAX {
+            let text = character.to_string();
+            let compatible: String = text.nfkc().collect();
+            if compatible == text {
+                continue;
+            }
+            for rule in [&rule::SHELL, &rule::SPECIFIER] {
+                assert_eq!(breaks(&text, rule), breaks(&compatible, rule), "{text:?}");
+            }
+            for (text, compatible) in [
+                (text.clone(), compatible.clone()),
+                (format!("${text}"), format!("${compatible}")),
+                (format!("{text}("), format!("{compatible}(")),
+            ] {
+                assert_eq!(
+                    breaks(&text, &rule::SUBSTITUTION),
+                    breaks(&compatible, &rule::SUBSTITUTION),
+                    "{text:?}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn credentials_may_hold_what_can_be_printed() {
+        for (text, expected) in [
+            ("user:p%2Fs%25%20%3b%24%28", ""),
+            ("user:a%0ab", "encoded"),
+            ("user:a%e2%80%aeb", "encoded"),
+            ("user:a%ff", "encoded"),
+            ("user:a;b", "shell"),
+            ("user:a\nb", "control"),
+            ("user:%n", "specifier"),
+        ] {
+            let rules: Vec<_> = check_credentials(text).map(|rule| rule.name).collect();
+            assert_eq!(rules.join(" "), expected, "{text:?}");
         }
     }
 
@@ -136,7 +236,9 @@ mod tests {
             "/etc/motd.d/10-welcome_v2.txt",
             "https://例え.example",
             "a%C3%A9b",
+            "a%28b%29%24",
             "$HOME",
+            "テスト（本番）",
         ] {
             assert_eq!(check(text).count(), 0, "{text}");
         }

@@ -20,8 +20,25 @@ pub fn proxy(value: &str) -> Vec<&'static Rule> {
         (parts.path || parts.behind, &rule::URL_PATH),
         (parts.lookalike, &rule::IDN),
     ]);
-    rules.extend(text::check(value));
+    let (credentials, rest) = split(value);
+    let texts = text::check(&rest).chain(text::check_credentials(credentials));
+    for rule in texts.collect::<Vec<_>>() {
+        if !rules.contains(&rule) {
+            rules.push(rule);
+        }
+    }
     rules
+}
+
+/// The user name and password of a URL, and the URL without them.
+fn split(url: &str) -> (&str, String) {
+    let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
+    let authority = rest.split(['/', '?', '#', '\\']).next().unwrap_or_default();
+    let credentials = authority.rsplit_once('@').map_or("", |(before, _)| before);
+    (
+        credentials,
+        format!("{scheme}{}", &rest[credentials.len()..]),
+    )
 }
 
 /// One exception from a proxy: a domain, perhaps with a dot or `*.` before it and a port behind it,
@@ -53,6 +70,8 @@ mod tests {
             "https://user:p%40ss@proxy.example.com:8443",
             "socks5://10.0.0.1:1080",
             "http://[2001:db8::1]:3128",
+            "http://user:p%2Fs%25%20%22%24%28s@proxy.example.com:3128",
+            "http://DOMAIN%5Cuser:password@proxy.example.com:8080",
         ] {
             assert_eq!(names(&proxy(honest)), [""; 0], "{honest}");
         }
@@ -63,6 +82,12 @@ mod tests {
             ("http://us er@proxy", &["url-form", "blank"]),
             ("http://proxy%n", &["url-form", "specifier"]),
             ("http://", &["url-form"]),
+            ("http://user:a%0ab@proxy", &["encoded"]),
+            ("http://user:%e2%80%ae@proxy", &["encoded"]),
+            ("http://user:`id`@proxy", &["url-form", "substitution"]),
+            ("http://user:$(id)@proxy", &["substitution"]),
+            ("http://a;b:a;b@proxy", &["shell"]),
+            ("http://user:password@proxy%2f", &["url-form", "encoded"]),
         ] {
             assert_eq!(names(&proxy(hostile)), rules, "{hostile}");
         }
