@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io;
 
+use edict_core::resource::is_under;
 use edict_core::wire::Written;
 
 use crate::host::{Found, Host, Seen, Staged, Whole, explain};
@@ -96,16 +97,15 @@ impl<'a> Commit<'a> {
     }
 
     fn go(&mut self, plan: &Plan) -> Result<(), Failure> {
-        for path in &plan.removals {
-            self.done.push(Done::Changed(path.clone()));
-            self.host.remove(path).map_err(failed(path, "removed"))?;
-        }
-        for folder in &plan.folders {
-            let gone = self.host.remove_folder(folder);
-            if gone.map_err(failed(folder, "removed"))? {
-                self.done.push(Done::RemovedFolder(folder.clone()));
-            }
-        }
+        // What is removed may be named by a file that is about to change, so it goes last; but first
+        // where a file and a folder change places.
+        let in_the_way = |gone: &&String| {
+            let mut writes = plan.writes.keys();
+            writes.any(|path| path == *gone || is_under(path, gone) || is_under(gone, path))
+        };
+        let (files, later_files): (Vec<_>, Vec<_>) = plan.removals.iter().partition(in_the_way);
+        let (folders, later_folders): (Vec<_>, Vec<_>) = plan.folders.iter().partition(in_the_way);
+        self.remove(&files, &folders)?;
         // Everything is on disk before the first file changes: no space is found out here.
         for (path, whole) in &plan.writes {
             self.make_folders(path)?;
@@ -114,12 +114,27 @@ impl<'a> Commit<'a> {
                 self.staged.push(staged.map_err(failed(path, "written"))?);
             }
         }
+        // The last path first: containerd's hosts.toml names certificates that come behind it.
         while let Some(staged) = self.staged.pop() {
             self.publish(&staged, &plan.writes[&staged.path])?;
         }
         for (path, whole) in &plan.writes {
             if self.is_mount_point(path) {
                 self.write_over(path, whole)?;
+            }
+        }
+        self.remove(&later_files, &later_folders)
+    }
+
+    fn remove(&mut self, files: &[&String], folders: &[&String]) -> Result<(), Failure> {
+        for path in files {
+            self.done.push(Done::Changed((*path).clone()));
+            self.host.remove(path).map_err(failed(path, "removed"))?;
+        }
+        for folder in folders {
+            let gone = self.host.remove_folder(folder);
+            if gone.map_err(failed(folder, "removed"))? {
+                self.done.push(Done::RemovedFolder((*folder).clone()));
             }
         }
         Ok(())

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use cap_std::ambient_authority;
-use cap_std::fs::Dir;
+use cap_std::fs::{Dir, FileType};
 use rustix::fs::{self as sys, AtFlags, Gid, Mode, OFlags, Uid, XattrFlags};
 
 use crate::host::{Entry, Meta, Whole};
@@ -186,12 +186,12 @@ impl Folder {
         }
     }
 
-    /// The names of the regular files in the folder.
-    pub fn files(&self) -> io::Result<Vec<String>> {
+    /// The names of what `is_meant` in the folder, those that are UTF-8.
+    pub fn names(&self, is_meant: fn(&FileType) -> bool) -> io::Result<Vec<String>> {
         let mut names = Vec::new();
         for entry in self.0.entries()? {
             let entry = entry?;
-            if entry.file_type()?.is_file()
+            if is_meant(&entry.file_type()?)
                 && let Ok(name) = entry.file_name().into_string()
             {
                 names.push(name);
@@ -203,7 +203,7 @@ impl Folder {
     /// Removes temporary files that a crashed agent left here.
     pub fn sweep(&self) -> io::Result<()> {
         let (start, end) = TEMPORARY;
-        for name in self.files()? {
+        for name in self.names(FileType::is_file)? {
             let number = name
                 .strip_prefix(start)
                 .and_then(|rest| rest.strip_suffix(end));

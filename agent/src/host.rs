@@ -23,7 +23,7 @@ pub const FILE_MAX: u64 = 10 * 1024 * 1024;
 pub trait Host: Send + Sync + 'static {
     /// What is at `path` itself, without following a symlink there.
     fn entry(&self, path: &str) -> io::Result<Entry>;
-    /// The names of the regular files in the folder `path`, those that are UTF-8.
+    /// The names of everything in the folder `path`, those that are UTF-8.
     fn list(&self, path: &str) -> io::Result<Vec<String>>;
     /// Everything that a plan has to know about `path`.
     fn look(&self, path: &str) -> io::Result<Seen>;

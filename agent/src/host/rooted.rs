@@ -149,7 +149,7 @@ impl Host for Rooted {
     }
 
     fn list(&self, path: &str) -> io::Result<Vec<String>> {
-        self.within(path, |folder, name| folder.folder(name)?.files())
+        self.within(path, |folder, name| folder.folder(name)?.names(|_| true))
     }
 
     fn sweep(&self, path: &str) -> io::Result<()> {

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::io;
 use std::path::Path;
 
+use cap_std::fs::FileType;
 use edict_core::digest;
 use edict_core::resource::Owner;
 use serde::{Deserialize, Serialize};
@@ -156,7 +157,7 @@ impl Store {
     /// Forgets every kept content that is not named.
     pub fn forget_all_but(&self, named: &BTreeSet<&str>) -> Result<(), Error> {
         let io = failed(ORIGINALS);
-        for name in self.originals.files().map_err(&io)? {
+        for name in self.originals.names(FileType::is_file).map_err(&io)? {
             if !named.contains(name.as_str()) {
                 self.originals.remove(&name).map_err(&io)?;
             }

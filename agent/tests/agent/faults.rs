@@ -17,6 +17,8 @@ pub struct Failing {
     pub host: Rooted,
     pub countdown: Arc<AtomicUsize>,
     pub dies: bool,
+    /// Called before every operation.
+    pub watch: Box<dyn Fn() + Send + Sync>,
 }
 
 /// No operation fails.
@@ -24,6 +26,7 @@ pub const NEVER: usize = usize::MAX;
 
 impl Failing {
     fn step(&self) -> io::Result<()> {
+        (self.watch)();
         let left = self.countdown.load(Ordering::SeqCst);
         if left == NEVER {
             return Ok(());
@@ -113,6 +116,7 @@ pub fn run(node: &mut Node, countdown: &Arc<AtomicUsize>, dies: bool) {
         host,
         countdown: Arc::clone(countdown),
         dies,
+        watch: Box::new(|| {}),
     });
 }
 

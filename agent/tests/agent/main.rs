@@ -5,6 +5,8 @@
 )]
 
 mod conflicts;
+mod containerd;
+mod content;
 mod crash;
 mod faults;
 mod give_back;

@@ -12,7 +12,7 @@ use edict_agent::host::{Host, Rooted};
 use edict_agent::state::Store;
 use edict_core::config::files::{File, FileOwner};
 use edict_core::config::{Config, Docker, Files};
-use edict_core::content::Contents;
+use edict_core::content::{Content, Contents, KeyRef, Kind, Reference, Source};
 use edict_core::digest;
 use edict_core::guard::Policy;
 use edict_core::layer::{DeletionPolicy, Layer};
@@ -225,6 +225,10 @@ pub trait Say: Sized {
     fn file_as(self, path: &str, content: &str, mode: &str, owner: Option<(u32, u32)>) -> Self;
     fn mirrors(self, mirrors: &[&str]) -> Self;
     fn insecure(self, registries: &[&str]) -> Self;
+    /// Registries of containerd, as the `NodeConfig` has them.
+    fn registries(self, registries: serde_json::Value) -> Self;
+    /// A file whose content is in the ConfigMap or Secret that `reference` names (`Secret/name/key`).
+    fn file_from(self, path: &str, reference: &str, content: &[u8]) -> Self;
 }
 
 /// A layer that says nothing yet.
@@ -288,6 +292,37 @@ impl Say for Layer {
         let docker = self.config.docker.get_or_insert_with(Docker::default);
         docker.insecure_registries = Some(list(registries));
         sealed(self)
+    }
+
+    fn registries(mut self, registries: serde_json::Value) -> Self {
+        let containerd = serde_json::json!({"registries": registries});
+        self.config.containerd = Some(serde_json::from_value(containerd).unwrap());
+        sealed(self)
+    }
+
+    fn file_from(self, path: &str, reference: &str, content: &[u8]) -> Self {
+        let reference: Reference = reference.parse().unwrap();
+        let key = KeyRef {
+            name: reference.name.clone(),
+            key: reference.key.clone(),
+        };
+        let source = match reference.kind {
+            Kind::ConfigMap => Source {
+                config_map_key_ref: Some(key),
+                secret_key_ref: None,
+            },
+            Kind::Secret => Source {
+                config_map_key_ref: None,
+                secret_key_ref: Some(key),
+            },
+        };
+        let mut layer = self.file(path, "");
+        let file = layer.config.files.as_mut().unwrap().0.last_mut().unwrap();
+        file.content = None;
+        file.content_from = Some(source);
+        let content = Content::new(b"key of these tests", content.to_vec());
+        layer.contents.0.insert(reference, content);
+        sealed(layer)
     }
 }
 

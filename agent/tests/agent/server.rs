@@ -130,7 +130,7 @@ struct Client {
 
 impl Client {
     async fn ask(&self, request: Request<Full<Bytes>>) -> Outcomes<(StatusCode, Bytes)> {
-        let asked = tokio::time::timeout(Duration::from_secs(20), self.ask_patiently(request));
+        let asked = tokio::time::timeout(Duration::from_mins(1), self.ask_patiently(request));
         asked.await.expect("an answer or a refusal in time")
     }
 
