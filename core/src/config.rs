@@ -191,7 +191,7 @@ mod tests {
         };
         let files = |paths: &[&str]| {
             let file = |path| serde_json::json!({"path": path, "content": ""});
-            serde_json::Value::from_iter(paths.iter().map(file))
+            paths.iter().map(file).collect::<serde_json::Value>()
         };
         assert_eq!(
             check(serde_json::json!({"files": files(&[

@@ -123,7 +123,7 @@ async fn the_operator_refuses_what_the_schema_cannot() -> Result<()> {
             "spec.docker.registryMirrors[2]",
             "rule url-form: use a plain URL",
             "spec.docker.registryMirrors[3]",
-            "rule encoded: leave out percent-encoded",
+            "rule encoded: leave out what is refused unencoded",
             "spec.docker.registryMirrors[4]",
             "\\u{202e}",
             "spec.docker.insecureRegistries[0]",

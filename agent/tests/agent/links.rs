@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::symlink;
 
 use edict_agent::host::Host as _;
+use edict_core::guard::path::{ALLOWED, EXECUTES, FORBIDDEN};
 use edict_core::wire::Outcome;
 
 use crate::node::{DOCKER, Declared, Node, Say as _, layer, resources};
@@ -132,6 +133,37 @@ fn to_what_is_forbidden_is_refused() {
     fs::remove_file(node.at(DOCKER)).unwrap();
     symlink("../cron.d/x", node.at(DOCKER)).unwrap();
     assert_eq!(node.tree(), tree);
+}
+
+#[test]
+fn every_place_of_every_table_is_judged_behind_a_link() {
+    for (table, rule) in [
+        (ALLOWED, None),
+        (EXECUTES, Some("path-executes")),
+        (FORBIDDEN, Some("path-forbidden")),
+    ] {
+        for place in table {
+            let place = place.trim_end_matches('*');
+            // The link is the file, or a folder on the way to it.
+            for (target, path) in [
+                (format!("{place}/x"), "/etc/edict/link"),
+                (place.to_owned(), "/etc/edict/link/x"),
+            ] {
+                let node = Node::new();
+                fs::create_dir(node.at("/etc/edict")).unwrap();
+                symlink(&target, node.at("/etc/edict/link")).unwrap();
+                let report = node.push(&[&layer("a").file(path, "x")]).layers.remove(0);
+                let found: Vec<_> = report.violations.iter().map(|v| &*v.rule).collect();
+                assert_eq!(
+                    found,
+                    Vec::from_iter(rule),
+                    "{path} -> {target}: {report:?}"
+                );
+                assert_eq!(report.outcome == Outcome::Refused, rule.is_some());
+                assert_eq!(node.at(&format!("{place}/x")).exists(), rule.is_none());
+            }
+        }
+    }
 }
 
 #[test]
