@@ -154,7 +154,7 @@ fn a_mebibyte_is_shown_short() {
 fn large_cases() -> ProptestConfig {
     let config = cases(24);
     ProptestConfig {
-        cases: config.cases.min(1000),
+        cases: config.cases.min(200),
         // A shorter text would be no mebibyte.
         max_shrink_iters: 0,
         ..config
