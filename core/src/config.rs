@@ -129,37 +129,9 @@ impl Config {
         }
         let mut violations = found.into_violations();
         if violations.is_empty() {
-            violations = self.collisions(contents);
+            violations = collisions(&self.render(contents));
         }
         violations
-    }
-
-    /// What the blocks want of one path, or of one below the other. For what is right by itself.
-    fn collisions(&self, contents: &Contents) -> Vec<Violation> {
-        let resources = self.render(contents);
-        let mut places: Vec<_> = resources
-            .iter()
-            .filter_map(|(block, resource)| match resource {
-                Resource::File(file) => Some((&*file.path, false, *block)),
-                Resource::Keys(keys) => Some((&*keys.path, true, *block)),
-                Resource::Unit(_) | Resource::Setting(_) => None,
-            })
-            .collect();
-        // By the names in the path: what is under a place comes right behind it.
-        places.sort_by_key(|(path, _, block)| (path.split('/').collect::<Vec<_>>(), *block));
-        let mut found = Findings::default();
-        let mut taken: Option<(&str, bool)> = None;
-        for (path, shared, block) in places {
-            match taken {
-                // Keys of one file don't take it from one another.
-                Some((other, true)) if shared && other == path => {}
-                Some((other, _)) if other == path || is_under(path, other) => {
-                    found.add(block, &rule::DUPLICATE, path);
-                }
-                _ => taken = Some((path, shared)),
-            }
-        }
-        found.into_violations()
     }
 
     /// What this configuration wants of a host, with the name of the block that it comes from. For
@@ -173,9 +145,38 @@ impl Config {
     }
 }
 
+/// What is wanted of one path, or of one below the other: one of the two would be lost.
+fn collisions(resources: &[(&'static str, Resource)]) -> Vec<Violation> {
+    let mut places: Vec<_> = resources
+        .iter()
+        .filter_map(|(block, resource)| match resource {
+            Resource::File(file) => Some((&*file.path, false, *block)),
+            Resource::Keys(keys) => Some((&*keys.path, true, *block)),
+            Resource::Unit(_) | Resource::Setting(_) => None,
+        })
+        .collect();
+    // By the names in the path: what is under a place comes right behind it.
+    places.sort_by_key(|(path, _, block)| (path.split('/').collect::<Vec<_>>(), *block));
+    let mut found = Findings::default();
+    let mut taken: Option<(&str, bool)> = None;
+    for (path, shared, block) in places {
+        match taken {
+            // Keys of one file don't take it from one another.
+            Some((other, true)) if shared && other == path => {}
+            Some((other, _)) if other == path || is_under(path, other) => {
+                found.add(block, &rule::DUPLICATE, path);
+            }
+            _ => taken = Some((path, shared)),
+        }
+    }
+    found.into_violations()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::content::Content;
+    use crate::resource::{Format, Keys};
 
     #[test]
     fn no_path_is_wanted_twice() {
@@ -221,6 +222,34 @@ mod tests {
             ),
             ["files duplicate /etc/docker/daemon.json"]
         );
+    }
+
+    #[test]
+    fn keys_share_a_file_and_nothing_else() {
+        let keys = |path: &str| {
+            let keys = Keys {
+                path: path.into(),
+                format: Format::Json,
+                values: std::collections::BTreeMap::new(),
+            };
+            ("docker", Resource::Keys(keys))
+        };
+        assert_eq!(collisions(&[keys("/etc/a"), keys("/etc/a")]), []);
+        assert_eq!(collisions(&[keys("/etc/a"), keys("/etc/b")]), []);
+        assert_eq!(collisions(&[keys("/etc/a"), keys("/etc/a/b")]).len(), 1);
+    }
+
+    #[test]
+    fn what_is_referred_to_fits_into_one_secret() {
+        let rules = |size: usize| {
+            let reference = "ConfigMap/a/k".parse().unwrap();
+            let content = Content::new(b"key", vec![0; size]);
+            let contents = Contents([(reference, content)].into());
+            let violations = Config::default().check(&Policy::default(), &contents);
+            violations.into_iter().map(|v| v.rule).collect::<Vec<_>>()
+        };
+        assert_eq!(rules(1_048_576), [""; 0]);
+        assert_eq!(rules(1_048_577), ["reference-size"]);
     }
 
     #[test]
