@@ -92,3 +92,72 @@ pub enum DeletionPolicy {
     /// Files and keys stay as they are; what was there before is forgotten.
     Retain,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::content::Content;
+    use serde_json::json;
+
+    fn layer(bytes: &[u8]) -> Layer {
+        let from = json!({"secretKeyRef": {"name": "a", "key": "k"}});
+        let config = json!({"files": [{"path": "/etc/motd", "contentFrom": from}]});
+        let config: Config = serde_json::from_value(config).unwrap();
+        let content = Content::new(b"key", bytes.to_vec());
+        let contents = Contents([("Secret/a/k".parse().unwrap(), content)].into());
+        Layer {
+            uid: "uid".to_owned(),
+            name: "name".to_owned(),
+            priority: 0,
+            created: jiff::Timestamp::UNIX_EPOCH,
+            digest: digest(&config, &contents),
+            deletion_policy: DeletionPolicy::Restore,
+            config,
+            contents,
+        }
+    }
+
+    #[test]
+    fn the_digest_is_of_what_is_referred_to_as_well() {
+        assert_eq!(layer(b"a").digest, layer(b"a").digest);
+        assert_ne!(layer(b"a").digest, layer(b"b").digest);
+        let config = Config::default();
+        let plain = digest(&config, &Contents::default());
+        assert_eq!(plain, digest::of(&config));
+        assert_ne!(plain, layer(b"a").digest);
+    }
+
+    #[test]
+    fn a_layer_is_judged_and_rendered_with_what_it_refers_to() {
+        let whole = layer(b"a");
+        assert_eq!(whole.check(&Policy::default()), []);
+        let rendered = whole.render();
+        assert!(
+            matches!(&rendered[..], [("files", Resource::File(file))] if file.content == b"a"),
+            "{rendered:?}"
+        );
+        let mut without = layer(b"a");
+        without.contents = Contents::default();
+        assert_eq!(without.check(&Policy::default()).len(), 1);
+    }
+
+    #[test]
+    fn an_outline_has_digests_and_no_bytes() {
+        let whole = layer(b"secret");
+        let outline = whole.outline();
+        assert_ne!(outline, whole);
+        assert_eq!(outline.contents.digests(), whole.contents.digests());
+        assert_eq!(
+            outline.contents.get(&"Secret/a/k".parse().unwrap()),
+            Some(&b""[..])
+        );
+        let contents = whole.contents.clone();
+        assert_eq!(
+            Layer {
+                contents,
+                ..outline
+            },
+            whole
+        );
+    }
+}
