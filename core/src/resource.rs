@@ -146,6 +146,20 @@ mod tests {
     }
 
     #[test]
+    fn a_file_shows_its_size_and_not_its_content() {
+        let file = File {
+            path: "/etc/motd".to_owned(),
+            content: b"secret".to_vec(),
+            mode: Some(0o600),
+            owner: None,
+        };
+        assert_eq!(
+            format!("{file:?}"),
+            "File { path: \"/etc/motd\", size: 6, mode: Some(384), owner: None, .. }"
+        );
+    }
+
+    #[test]
     fn under_means_strictly_inside() {
         assert!(is_under("/etc/a/b", "/etc/a"));
         assert!(!is_under("/etc/a", "/etc/a"));
