@@ -199,6 +199,10 @@ mod tests {
             ("/etc/containerd/conf.d/b.toml", UNSET),
         ];
         assert_ne!(unmet(&two), "");
+        // One letter is not both what comes before the star and what comes behind it.
+        let letter = format!("imports = ['/etc/containerd/x*x']\n{UNSET}");
+        assert_ne!(unmet(&[(MAIN, &letter), ("/etc/containerd/x", SET)]), "");
+        assert_eq!(unmet(&[(MAIN, &letter), ("/etc/containerd/xx", SET)]), "");
         let itself = format!("imports = ['config.toml']\n{SET}");
         assert_eq!(unmet(&[(MAIN, &itself)]), "");
     }
