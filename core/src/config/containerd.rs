@@ -524,10 +524,14 @@ mod tests {
             rules(&twice, &Contents::default()),
             ["containerd.registries[1].host duplicate"]
         );
-        let large = format!("{CA}{}", " ".repeat(CONTENT_MAX));
-        let large = json!([{"host": "x", "mirrors": [{"url": "http://y", "ca": large}]}]);
+        let sized = |size: usize| {
+            let ca = format!("{CA}{}", " ".repeat(size - CA.len()));
+            let registry = json!([{"host": "x", "mirrors": [{"url": "http://y", "ca": ca}]}]);
+            rules(&registry, &Contents::default())
+        };
+        assert_eq!(sized(CONTENT_MAX), [""; 0]);
         assert_eq!(
-            rules(&large, &Contents::default()),
+            sized(CONTENT_MAX + 1),
             [format!("{at}.mirrors[0].ca content-size")]
         );
         let policy = Policy {
