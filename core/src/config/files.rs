@@ -152,6 +152,7 @@ impl File {
 mod tests {
     use super::*;
     use crate::config::Config;
+    use crate::content::Content;
 
     fn file(path: &str) -> File {
         File {
@@ -202,6 +203,34 @@ mod tests {
                 }),
             ]
         );
+    }
+
+    #[test]
+    fn content_from_elsewhere_is_found_and_a_secret_s_is_for_root_alone() {
+        for (source, reference, mode) in [
+            ("configMapKeyRef", "ConfigMap/a/k", None),
+            ("secretKeyRef", "Secret/a/k", Some(0o600)),
+        ] {
+            let reference: Reference = reference.parse().unwrap();
+            let files = |mode: &serde_json::Value| -> Files {
+                serde_json::from_value(serde_json::json!([{
+                    "path": "/etc/motd", "mode": mode,
+                    "contentFrom": {source: {"name": "a", "key": "k"}},
+                }]))
+                .unwrap()
+            };
+            let plain = files(&serde_json::Value::Null);
+            assert_eq!(plain.references(), [reference.clone()]);
+            let content = Content::new(b"key", b"x".to_vec());
+            let contents = Contents([(reference, content)].into());
+            let rendered = |files: Files| match files.render(&contents).pop() {
+                Some(Resource::File(file)) => (file.content, file.mode),
+                other => unreachable!("{other:?}"),
+            };
+            assert_eq!(rendered(plain), (b"x".to_vec(), mode));
+            assert_eq!(rendered(files(&"0640".into())).1, Some(0o640));
+        }
+        assert_eq!(Files(vec![file("/etc/motd")]).references(), []);
     }
 
     #[test]
