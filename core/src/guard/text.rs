@@ -68,8 +68,7 @@ fn hides(text: &str, broken: &SetMatches) -> bool {
         Cow::Borrowed(_) => false,
         Cow::Owned(bytes) => String::from_utf8(bytes).map_or(true, |decoded| {
             let mut found = SET.matches(&decoded).into_iter();
-            // A percent sign that is encoded has been found, and what follows it means nothing.
-            found.any(|index| !broken.matched(index) && PATTERNS[index].0 != &rule::SPECIFIER)
+            found.any(|index| !broken.matched(index))
         }),
     }
 }
@@ -171,6 +170,8 @@ mod tests {
             ("a%ffb", "encoded"),
             ("a%c0%aeb", "encoded"),
             ("a%2541", "encoded"),
+            ("a%ef%bc%85n", "encoded"),
+            ("a;b%41", "shell"),
             ("a\u{ff1b}b", "shell"),
             ("a\u{37e}b", "shell"),
             ("\u{ff04}\u{ff08}id", "substitution"),
