@@ -220,7 +220,7 @@ mod tests {
                 .unwrap()
             };
             let plain = files(&serde_json::Value::Null);
-            assert_eq!(plain.references(), [reference.clone()]);
+            assert_eq!(plain.references(), std::slice::from_ref(&reference));
             let content = Content::new(b"key", b"x".to_vec());
             let contents = Contents([(reference, content)].into());
             let rendered = |files: Files| match files.render(&contents).pop() {

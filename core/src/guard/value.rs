@@ -215,7 +215,8 @@ mod tests {
         assert_eq!(names(&registry(&"a".repeat(512))), ["registry"]);
         assert!(names(&registry(&name(513))).contains(&"length"));
         assert_eq!(names(&host("_default")), [""; 0]);
-        assert!(names(&host(&name(257))).contains(&"length"));
+        assert!(!names(&host(&name(255))).contains(&"length"));
+        assert!(names(&host(&format!("{}b", name(255)))).contains(&"length"));
     }
 
     #[test]
