@@ -91,8 +91,9 @@ mod tests {
         ] {
             assert_eq!(names(&proxy(hostile)), rules, "{hostile}");
         }
-        let long = format!("http://{}.example", "a.".repeat(300));
-        assert!(names(&proxy(&long)).contains(&"length"));
+        let long = |size: usize| format!("http://{}", "a".repeat(size - 7));
+        assert!(!names(&proxy(&long(512))).contains(&"length"));
+        assert!(names(&proxy(&long(513))).contains(&"length"));
     }
 
     #[test]
@@ -124,5 +125,7 @@ mod tests {
             assert_eq!(names(&no_proxy(hostile)), ["no-proxy"], "{hostile}");
         }
         assert_eq!(names(&no_proxy("a b")), ["no-proxy", "blank"]);
+        assert!(!names(&no_proxy(&"a".repeat(512))).contains(&"length"));
+        assert!(names(&no_proxy(&"a".repeat(513))).contains(&"length"));
     }
 }
