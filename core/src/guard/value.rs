@@ -117,6 +117,7 @@ mod tests {
             "https://bücher.example",
             "https://é",
             "https://例え.example/é",
+            "https://mirror例え.example",
         ] {
             assert_eq!(names(&mirror(honest)), [""; 0], "{honest}");
         }
@@ -135,6 +136,8 @@ mod tests {
             ("https://host/%zz", "url-form"),
             ("https://host/%ff", "url-form"),
             ("https://host/../x", "url-form"),
+            ("https://host/.", "url-form"),
+            ("https://user@ho st", "url-form url-parts"),
             ("https://ho\nst", "url-form"),
             ("https:\\\\host", "url-scheme url-form"),
             ("https://host\\x", "url-form"),
