@@ -20,7 +20,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use edict_core::guard::Policy;
 use edict_core::layer::{DeletionPolicy, Layer, digest};
 use edict_core::resolve::Resolution;
-use edict_core::wire::{self, Event, Hello, LayerReport, Outcome, Push, Refusal, Release};
+use edict_core::wire::{self, Event, Fence, Hello, LayerReport, Outcome, Push, Refusal, Release};
 use edict_core::wire::{ReleaseReport, Report, Written};
 
 use crate::commit::{self, Commit};
@@ -42,6 +42,9 @@ pub struct Agent {
     turn: Mutex<()>,
     /// As it is on disk.
     state: Mutex<State>,
+    /// The greatest fence of an operator that was admitted. On disk only the first of each epoch is:
+    /// what an operator has sent before does not outlive the agent that it was sent to.
+    fence: Mutex<Fence>,
 }
 
 /// Why a transaction did not happen.
@@ -81,6 +84,7 @@ impl Agent {
             host: Box::new(host),
             store,
             turn: Mutex::new(()),
+            fence: Mutex::new(state.fence),
             state: Mutex::new(state),
         };
         agent.tidy();
@@ -101,6 +105,8 @@ impl Agent {
 
     /// Who the agent is and what it has.
     pub fn hello(&self) -> Hello {
+        // Before the state, as where both are changed.
+        let fence = *locked(&self.fence);
         let state = locked(&self.state);
         Hello {
             wire: wire::VERSION,
@@ -110,6 +116,7 @@ impl Agent {
                 .iter()
                 .map(ToString::to_string)
                 .collect(),
+            fence: Some(fence),
             layers: state.held(),
             // What was interrupted and is not mended yet is no state to rest in.
             report: state.report.clone().filter(|_| !state.open),
@@ -126,11 +133,34 @@ impl Agent {
                 .iter()
                 .map(|leaves| (&leaves.uid, &leaves.name));
             let twice = layers.chain(releases).find(|(uid, _)| !named.insert(*uid));
-            twice.map(|(_, name)| Refusal {
-                reason: "BadMessage".to_owned(),
-                message: format!("layer {name} is named more than once"),
-            })
+            let refusal = |name| format!("layer {name} is named more than once");
+            twice.map(|(_, name)| Refusal::new("BadMessage", refusal(name)))
         })
+    }
+
+    /// Why a push is refused when its turn has come: another operator leads since. One that is
+    /// admitted refuses all before it, also those that an agent after this one gets.
+    pub fn admit(&self, push: &Push) -> Option<Refusal> {
+        let mut seen = locked(&self.fence);
+        if let Some(refusal) = wire::refuse_fence(push.fence, *seen) {
+            return Some(refusal);
+        }
+        let fence = push.fence?;
+        if fence.epoch > seen.epoch {
+            let mut state = locked(&self.state);
+            let next = State {
+                fence,
+                ..state.clone()
+            };
+            if let Err(error) = self.store.save(&next) {
+                let message = format!("the fence can't be kept: {error}");
+                return Some(Refusal::new("Failed", message));
+            }
+            *state = next;
+            tracing::info!(epoch = fence.epoch, "another operator leads");
+        }
+        *seen = fence;
+        None
     }
 
     /// Does a push, and says what it does. Another one waits until it is done.

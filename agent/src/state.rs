@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use edict_core::layer::Layer;
 use edict_core::resolve::{Rendered, Resolution, resolve};
 use edict_core::resource::Resource;
-use edict_core::wire::{Held, Report};
+use edict_core::wire::{Fence, Held, Report};
 use serde::{Deserialize, Serialize};
 
 use crate::ledger::Ledger;
@@ -15,7 +15,9 @@ use crate::ledger::Ledger;
 pub use store::{Error, Redo, Store};
 
 /// The version of what is on disk. An agent refuses what a newer one has written.
-pub const VERSION: u32 = 1;
+///
+/// Version 2 added the fence; one of version 1 is read.
+pub const VERSION: u32 = 2;
 
 /// What the agent keeps on its node.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -27,6 +29,9 @@ pub struct State {
     pub layers: BTreeMap<String, InForce>,
     /// What was there before Edict, and what Edict wrote.
     pub ledger: Ledger,
+    /// The greatest fence of an operator that is kept: of each epoch the first.
+    #[serde(default)]
+    pub fence: Fence,
     /// How the last push ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub report: Option<Report>,
@@ -41,6 +46,7 @@ impl Default for State {
             version: VERSION,
             layers: BTreeMap::new(),
             ledger: Ledger::default(),
+            fence: Fence::default(),
             report: None,
             open: false,
         }

@@ -16,8 +16,10 @@ use crate::guard::{Policy, Violation};
 use crate::layer::{DeletionPolicy, Layer};
 use crate::resolve::Conflict;
 
-/// The version of these messages. An agent refuses a push of any other.
-pub const VERSION: u32 = 1;
+/// The version of these messages. Version 2 added [`Fence`].
+pub const VERSION: u32 = 2;
+/// The version before, which both sides still speak. An agent refuses a push of any other.
+pub const PREVIOUS: u32 = 1;
 /// The most bytes that a message may have, 16 MiB: every layer of a node at its largest, with room.
 pub const MESSAGE_MAX: usize = 16_777_216;
 /// The path of [`Hello`].
@@ -43,6 +45,9 @@ pub struct Hello {
     pub version: String,
     /// The blocks of configuration that it knows.
     pub blocks: Vec<String>,
+    /// The greatest fence that it has seen; absent in wire version 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fence: Option<Fence>,
     /// The layers that are in force on the node.
     pub layers: Vec<Held>,
     /// How the last push ended; absent before the first one.
@@ -72,6 +77,9 @@ pub struct Push {
     pub wire: u32,
     /// The node that it is meant for: another one's agent refuses it.
     pub node: String,
+    /// Who pushes, in the order of those who may; absent in wire version 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fence: Option<Fence>,
     /// Digest of everything below: names this desired state.
     pub digest: String,
     /// What the administrator allows and refuses.
@@ -85,19 +93,70 @@ pub struct Push {
 impl Push {
     /// A push with its digest.
     ///
-    /// The digest stands in reports, so contents count in it with their own, keyed ones.
+    /// The digest stands in reports, so contents count in it with their own, keyed ones. Who
+    /// pushes does not: the same desired state has the same digest under every leader.
     pub fn new(node: String, policy: Policy, layers: Vec<Layer>, releases: Vec<Release>) -> Self {
         let outlines: Vec<_> = layers.iter().map(Layer::outline).collect();
         let digest = crate::digest::of(&(&policy, &outlines, &releases));
         Self {
-            wire: VERSION,
+            wire: PREVIOUS,
             node,
+            fence: None,
             digest,
             policy,
             layers,
             releases,
         }
     }
+
+    /// The push as `fence` sends it to an agent that speaks wire version `wire`.
+    #[must_use]
+    pub fn fenced(self, wire: u32, fence: Fence) -> Self {
+        let wire = wire.min(VERSION);
+        let fence = (wire > PREVIOUS).then_some(fence);
+        Self {
+            wire,
+            fence,
+            ..self
+        }
+    }
+}
+
+/// Which operator pushes, and its which push this is. Of two, the later one is greater: an agent
+/// does nothing for one that is less than the greatest that it has seen.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+pub struct Fence {
+    /// Counts the operators that became leader.
+    pub epoch: u64,
+    /// Counts the pushes of one leader, to whichever node.
+    pub sequence: u64,
+}
+
+impl fmt::Display for Fence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.epoch, self.sequence)
+    }
+}
+
+/// Why a push with the fence `given` is refused by an agent that has seen `seen`.
+///
+/// An operator that knows no fences is older than any that does.
+pub fn refuse_fence(given: Option<Fence>, seen: Fence) -> Option<Refusal> {
+    if given.unwrap_or_default() >= seen {
+        return None;
+    }
+    let given = given.map_or_else(|| "none".to_owned(), |fence| fence.to_string());
+    Some(Refusal {
+        seen: Some(seen),
+        ..Refusal::new(
+            FENCED,
+            format!(
+                "another operator leads since: the push has fence {given}, this agent has seen {seen}"
+            ),
+        )
+    })
 }
 
 /// A layer that leaves a node.
@@ -243,10 +302,27 @@ pub enum Written {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Refusal {
-    /// Stable name: `WrongNode`, `WireVersion`, `BadMessage`, `Digest`.
+    /// Stable name: `WrongNode`, `WireVersion`, `BadMessage`, `Digest`, `Fenced`, `Failed`.
     pub reason: String,
     /// What is wrong, in a sentence.
     pub message: String,
+    /// With [`FENCED`], the greatest fence that the agent has seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seen: Option<Fence>,
+}
+
+/// The reason of a refusal of what an operator pushes that leads no more.
+pub const FENCED: &str = "Fenced";
+
+impl Refusal {
+    /// A refusal for this reason.
+    pub fn new(reason: &str, message: impl Into<String>) -> Self {
+        Self {
+            reason: reason.to_owned(),
+            message: message.into(),
+            seen: None,
+        }
+    }
 }
 
 impl fmt::Display for Refusal {
@@ -257,17 +333,18 @@ impl fmt::Display for Refusal {
 
 /// Why a push is refused by the agent of `node` before anything of it is looked at.
 pub fn refuse(push: &Push, node: &str) -> Option<Refusal> {
-    let refusal = |reason: &str, message: String| {
-        Some(Refusal {
-            reason: reason.to_owned(),
-            message,
-        })
-    };
-    if push.wire != VERSION {
+    let refusal = |reason: &str, message: String| Some(Refusal::new(reason, message));
+    if !(PREVIOUS..=VERSION).contains(&push.wire) {
         let wire = push.wire;
         return refusal(
             "WireVersion",
-            format!("this agent speaks wire version {VERSION}, not {wire}"),
+            format!("this agent speaks wire versions {PREVIOUS} and {VERSION}, not {wire}"),
+        );
+    }
+    if (push.wire > PREVIOUS) != push.fence.is_some() {
+        return refusal(
+            "BadMessage",
+            format!("a push has a fence since wire version {VERSION}, and none before"),
         );
     }
     if push.node != node {
@@ -291,10 +368,7 @@ pub fn refuse(push: &Push, node: &str) -> Option<Refusal> {
 
 /// Reads a message. What this release does not know in it is an error, never skipped.
 pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Refusal> {
-    let bad = |message: String| Refusal {
-        reason: "BadMessage".to_owned(),
-        message,
-    };
+    let bad = |message: String| Refusal::new("BadMessage", message);
     let mut unknown = Vec::new();
     let mut reader = serde_json::Deserializer::from_slice(bytes);
     let message = serde_ignored::deserialize(&mut reader, |path| unknown.push(path.to_string()))
@@ -370,11 +444,61 @@ mod tests {
             refusal.to_string(),
             "WrongNode: the push is for node node-1, this is node node-2"
         );
-        let newer = Push {
-            wire: VERSION + 1,
-            ..push()
+        for wire in [PREVIOUS - 1, VERSION + 1] {
+            let other = Push { wire, ..push() };
+            assert_eq!(refuse(&other, "node-1").unwrap().reason, "WireVersion");
+        }
+    }
+
+    #[test]
+    fn an_agent_is_spoken_to_in_its_own_version() {
+        let fence = Fence {
+            epoch: 3,
+            sequence: 7,
         };
-        assert_eq!(refuse(&newer, "node-1").unwrap().reason, "WireVersion");
+        for (theirs, wire, told) in [(1, 1, None), (2, 2, Some(fence)), (9, 2, Some(fence))] {
+            let sent = push().fenced(theirs, fence);
+            assert_eq!((sent.wire, sent.fence), (wire, told));
+            assert_eq!(refuse(&sent, "node-1"), None);
+        }
+        let text = serde_json::to_string(&push().fenced(1, fence)).unwrap();
+        assert!(!text.contains("fence"), "{text}");
+        for (wire, fence) in [(1, Some(fence)), (2, None)] {
+            let odd = Push {
+                wire,
+                fence,
+                ..push()
+            };
+            assert_eq!(refuse(&odd, "node-1").unwrap().reason, "BadMessage");
+        }
+    }
+
+    #[test]
+    fn only_what_is_later_passes_the_fence() {
+        let fence = |epoch, sequence| Fence { epoch, sequence };
+        for (given, seen, passes) in [
+            (Some(fence(1, 1)), fence(0, 0), true),
+            (Some(fence(1, 2)), fence(1, 1), true),
+            (Some(fence(1, 1)), fence(1, 1), true),
+            (Some(fence(1, 1)), fence(1, 2), false),
+            (Some(fence(1, 9)), fence(2, 1), false),
+            (Some(fence(2, 0)), fence(1, 9), true),
+            (None, fence(0, 0), true),
+            (None, fence(1, 0), false),
+        ] {
+            let refusal = refuse_fence(given, seen);
+            assert_eq!(refusal.is_none(), passes, "{given:?} {seen:?}");
+            if let Some(refusal) = refusal {
+                assert_eq!(refusal.reason, "Fenced");
+                assert_eq!(refusal.seen, Some(seen));
+            }
+        }
+        assert_eq!(
+            refuse_fence(Some(fence(1, 9)), fence(2, 1))
+                .unwrap()
+                .message,
+            "another operator leads since: the push has fence 1.9, this agent has seen 2.1"
+        );
     }
 
     #[test]

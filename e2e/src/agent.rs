@@ -169,9 +169,20 @@ impl Caller {
         wire::decode(&body).map_err(|refusal| anyhow!("{refusal}"))
     }
 
-    /// Pushes, and gives the report or, where the push is refused as a whole, why.
+    /// Pushes as the operator that the agent believes, and gives the report or, where the push is
+    /// refused as a whole, why.
     pub async fn push(&mut self, push: &Push) -> Result<Result<Report, Refusal>> {
-        self.push_bytes(serde_json::to_vec(push)?).await
+        loop {
+            let hello = self.hello().await?;
+            let push = push
+                .clone()
+                .fenced(hello.wire, hello.fence.unwrap_or_default());
+            match self.push_bytes(serde_json::to_vec(&push)?).await? {
+                // The real one has pushed in between.
+                Err(refusal) if refusal.reason == wire::FENCED => {}
+                result => return Ok(result),
+            }
+        }
     }
 
     /// As [`Self::push`], with any bytes in place of a push.

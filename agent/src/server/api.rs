@@ -13,8 +13,8 @@ use bytes::Bytes;
 use edict_core::wire::{self, Event, HELLO, Hello, MESSAGE_MAX, PUSH, Push, Refusal};
 use futures::stream;
 use http::{StatusCode, header};
-use tokio::sync::Mutex;
 use tokio::sync::mpsc::{self, UnboundedSender};
+use tokio::sync::{Mutex, OwnedMutexGuard};
 use tokio_util::task::TaskTracker;
 
 use crate::apply::Agent;
@@ -57,9 +57,23 @@ async fn push(State(shared): State<Shared>, request: Request) -> Result<Response
     if let Some(refusal) = shared.agent.refuse(&push) {
         return Err(Refused(refusal));
     }
+    // A client that goes away meanwhile ends this here: what is pushed next is newer.
+    let turn = shared.turn.clone().lock_owned().await;
+    let agent = shared.agent.clone();
+    let admit = move || (agent.admit(&push), push, turn);
+    let (refusal, push, turn) = tokio::task::spawn_blocking(admit).await.map_err(|_| {
+        Refused(Refusal::new(
+            "Failed",
+            "the agent has a defect, see its log",
+        ))
+    })?;
+    if let Some(refusal) = refusal {
+        return Err(Refused(refusal));
+    }
     let (said, mut events) = mpsc::unbounded_channel();
     // A task of its own: it goes on when the client goes away.
-    shared.pushes.clone().spawn(work(shared, push, said));
+    let work = work(shared.agent, push, turn, said);
+    shared.pushes.spawn(work);
     let lines = stream::poll_fn(move |context| {
         events
             .poll_recv(context)
@@ -69,15 +83,15 @@ async fn push(State(shared): State<Shared>, request: Request) -> Result<Response
     Ok((headers, Body::from_stream(lines)).into_response())
 }
 
-async fn work(shared: Shared, push: Push, said: UnboundedSender<Event>) {
-    let turn = shared.turn.lock_owned().await;
-    if said.is_closed() {
-        // Nobody waits for it, and what is pushed next is newer.
-        return;
-    }
+async fn work(
+    agent: Arc<Agent>,
+    push: Push,
+    turn: OwnedMutexGuard<()>,
+    said: UnboundedSender<Event>,
+) {
     let done = tokio::task::spawn_blocking(move || {
         let _turn = turn;
-        shared.agent.push(&push, &mut |event| {
+        agent.push(&push, &mut |event| {
             // The client may be gone; what is begun is done all the same.
             let _ = said.send(event);
         });
@@ -98,10 +112,7 @@ struct Refused(Refusal);
 
 impl Refused {
     fn bad(message: &str) -> Self {
-        Self(Refusal {
-            reason: "BadMessage".to_owned(),
-            message: message.to_owned(),
-        })
+        Self(Refusal::new("BadMessage", message))
     }
 }
 
@@ -110,6 +121,8 @@ impl IntoResponse for Refused {
         let Self(refusal) = self;
         let status = match refusal.reason.as_str() {
             "WrongNode" => StatusCode::MISDIRECTED_REQUEST,
+            wire::FENCED => StatusCode::CONFLICT,
+            "Failed" => StatusCode::INTERNAL_SERVER_ERROR,
             _ => StatusCode::BAD_REQUEST,
         };
         tracing::warn!(

@@ -124,7 +124,12 @@ impl Store {
         if version > u64::from(VERSION) {
             return Err(Error::Newer(version));
         }
-        parse(STATE, &content)
+        // What an older agent did not write has its default.
+        let state: State = parse(STATE, &content)?;
+        Ok(State {
+            version: VERSION,
+            ..state
+        })
     }
 
     /// Saves the state, safe on disk.

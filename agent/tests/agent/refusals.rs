@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use edict_core::wire::{Outcome, Push};
+use edict_core::wire::{self, Fence, Outcome, Push};
 
 use crate::node::{DOCKER, NAME, Node, Say as _, layer, leaving};
 
@@ -136,6 +136,80 @@ fn one_layer_twice() {
     ] {
         assert_eq!(node.agent().refuse(&push).unwrap().reason, "BadMessage");
     }
+}
+
+/// A push of nothing, by the operator with this fence.
+fn fenced(epoch: u64, sequence: u64) -> Push {
+    let push = Push::new(
+        NAME.into(),
+        edict_core::guard::Policy::default(),
+        vec![],
+        vec![],
+    );
+    push.fenced(wire::VERSION, Fence { epoch, sequence })
+}
+
+#[test]
+fn who_leads_no_more_is_refused_also_by_the_next_agent() {
+    let mut node = Node::new();
+    let unfenced = Push {
+        wire: wire::PREVIOUS,
+        fence: None,
+        ..fenced(0, 0)
+    };
+    assert_eq!(node.agent().admit(&unfenced), None);
+    assert_eq!(node.agent().hello().fence, Some(Fence::default()));
+    for (epoch, sequence, admitted) in [
+        (3, 5, true),
+        (3, 5, true),
+        (3, 4, false),
+        (2, 9, false),
+        (3, 6, true),
+        (4, 1, true),
+        (3, 7, false),
+    ] {
+        let refusal = node.agent().admit(&fenced(epoch, sequence));
+        assert_eq!(
+            refusal.is_none(),
+            admitted,
+            "{epoch}.{sequence}: {refusal:?}"
+        );
+    }
+    let seen = Fence {
+        epoch: 4,
+        sequence: 1,
+    };
+    assert_eq!(node.agent().hello().fence, Some(seen));
+    node.restart();
+    assert_eq!(node.agent().hello().fence, Some(seen));
+    for old in [fenced(3, 9), unfenced] {
+        let refusal = node.agent().admit(&old).unwrap();
+        assert_eq!((&*refusal.reason, refusal.seen), ("Fenced", Some(seen)));
+    }
+    assert_eq!(node.agent().admit(&fenced(4, 2)), None);
+}
+
+#[test]
+fn the_state_of_the_previous_version_is_read() {
+    let mut node = Node::new();
+    let a = layer("a").file("/etc/motd", "ours");
+    node.apply(&a);
+    let text = node.read("state/state.json");
+    let mut state: serde_json::Value = serde_json::from_str(&text).unwrap();
+    state["version"] = 1.into();
+    state.as_object_mut().unwrap().remove("fence").unwrap();
+    node.agent = None;
+    node.write("state/state.json", &state.to_string());
+    node.restart();
+    assert_eq!(node.in_force(), ["a"]);
+    assert_eq!(node.agent().admit(&fenced(1, 1)), None);
+    let text = node.read("state/state.json");
+    let state: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(
+        (&state["version"], &state["fence"]["epoch"]),
+        (&2.into(), &1.into())
+    );
+    node.release(&a);
 }
 
 #[test]
