@@ -76,7 +76,7 @@ async fn a_secret_shows_nowhere() -> Result<()> {
                 "logs",
                 "--namespace",
                 NAMESPACE,
-                "deployment/edict-operator",
+                "--selector=app.kubernetes.io/name=edict-operator",
                 "--tail=-1",
             ],
         ] {

@@ -34,6 +34,9 @@ pub enum Error {
     /// It answers, and says no.
     #[error("the agent refuses the request: {0}")]
     Refused(String),
+    /// It answers that another operator leads, whose epoch it says.
+    #[error("another operator leads since, of epoch {0}")]
+    Fenced(u64),
     /// It answers, and it makes no sense.
     #[error("the agent's answer can't be read: {0}")]
     Garbled(String),
@@ -145,11 +148,12 @@ impl Agent {
         let text = text
             .map_err(|error| Error::Connection(error.to_string()))?
             .to_bytes();
-        Err(Error::Refused(
-            match serde_json::from_slice::<Refusal>(&text) {
-                Ok(refusal) => refusal.to_string(),
-                Err(_) => format!("HTTP status {status}"),
-            },
-        ))
+        Err(match serde_json::from_slice::<Refusal>(&text) {
+            Ok(Refusal {
+                seen: Some(seen), ..
+            }) => Error::Fenced(seen.epoch),
+            Ok(refusal) => Error::Refused(refusal.to_string()),
+            Err(_) => Error::Refused(format!("HTTP status {status}")),
+        })
     }
 }

@@ -11,6 +11,9 @@ pub struct Args {
     /// Namespace that Edict's own objects are in.
     #[arg(long, env = "EDICT_NAMESPACE", default_value = edict_crds::NAMESPACE)]
     pub namespace: String,
+    /// What tells this operator from others that want to lead: the name of its pod.
+    #[arg(long, env = "EDICT_IDENTITY")]
+    pub identity: String,
     /// Image of the agent, for a Fleet that names none.
     #[arg(long, env = "EDICT_AGENT_IMAGE")]
     pub agent_image: String,

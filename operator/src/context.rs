@@ -6,6 +6,7 @@ use kube::Client;
 
 use crate::cache::Cache;
 use crate::event::Recorder;
+use crate::lease::Term;
 use crate::metrics::{ControllerLabels, Metrics};
 
 /// What every controller works with.
@@ -21,6 +22,8 @@ pub struct Context {
     pub metrics: Arc<Metrics>,
     /// Edict's namespace.
     pub namespace: String,
+    /// The time for which this operator leads.
+    pub term: Arc<Term>,
 }
 
 impl Context {

@@ -1,6 +1,7 @@
 //! Edict's operator: from NodeConfigs to the agents.
 //!
 //! ```text
+//! lease     who of several operators leads; the others keep their caches warm
 //! cache     what the API server says, kept up to date; nothing is decided before all of it is there
 //!   |
 //! rollout   plan (pure) -> NodeState.spec, revisions, NodeConfig.status          one writer
@@ -16,6 +17,7 @@ mod context;
 pub mod event;
 pub mod fleet;
 pub mod http;
+pub mod lease;
 pub mod metrics;
 pub mod node;
 pub mod pki;

@@ -20,6 +20,8 @@ pub struct Metrics {
     pub failures: Family<ControllerLabels, Counter>,
     /// Nodes, by whether their agent answers.
     pub nodes: Family<NodeLabels, Gauge>,
+    /// The epoch for which this operator leads; 0 while it does not.
+    pub epoch: Gauge,
 }
 
 /// How a push ended.
@@ -83,12 +85,19 @@ impl Default for Metrics {
             "Nodes by whether their agent answers",
             nodes.clone(),
         );
+        let epoch = Gauge::default();
+        registry.register(
+            "epoch",
+            "The epoch for which this operator leads, 0 while it does not",
+            epoch.clone(),
+        );
         Self {
             registry,
             pushes,
             push_duration,
             failures,
             nodes,
+            epoch,
         }
     }
 }

@@ -22,7 +22,7 @@ use crate::pki::Identity;
 /// How many nodes are worked on at once: bounds memory, since each push may have megabytes.
 const CONCURRENCY: usize = 32;
 
-/// Runs until the cache ends.
+/// Runs until the term ends; pushes that are under way then are done first.
 ///
 /// `identity` is the operator's certificate, once there is one.
 pub async fn run(
@@ -51,6 +51,7 @@ pub async fn run(
         }
         count(&context);
         let affected = tokio::select! {
+            () = context.term.stop.cancelled() => break,
             change = changes.recv() => match change {
                 Ok(Change::NodeState(node) | Change::Agent(node)) => Some(node),
                 Ok(Change::Fleet | Change::Revision) | Err(RecvError::Lagged(_)) => None,
@@ -72,6 +73,8 @@ pub async fn run(
             }
         }
     }
+    while tasks.join_next().await.is_some() {}
+    Ok(())
 }
 
 fn count(context: &Context) {

@@ -8,7 +8,8 @@ pub mod plan;
 pub mod summary;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use edict_crds::nodeconfig::{State, condition};
@@ -18,10 +19,12 @@ use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{DeleteParams, ObjectMeta, Patch, PatchParams, PostParams};
-use kube::{Api, ResourceExt as _};
+use kube::runtime::reflector::ObjectRef;
+use kube::{Api, ResourceExt};
 use serde_json::json;
+use tokio::sync::broadcast;
 
-use crate::cache::{self, Change};
+use crate::cache::{self, Cache, Change};
 use crate::content::{self, Sources};
 use crate::context::Context;
 use crate::event::reason;
@@ -32,6 +35,8 @@ use plan::{Desired, Observed};
 const MANAGER: &str = "edict-rollout";
 /// A pass is made this often even when nothing seems to have changed: a safety net.
 const INTERVAL: Duration = Duration::from_mins(1);
+/// How long the cache may lag behind what was written before a pass is made all the same.
+const LAG_MAX: Duration = Duration::from_secs(10);
 /// The first wait after a failed pass; doubled up to [`RETRY_MAX`].
 const RETRY_MIN: Duration = Duration::from_millis(250);
 /// The longest wait after failed passes.
@@ -41,9 +46,14 @@ const RETRY_MAX: Duration = Duration::from_secs(15);
 pub async fn run(context: Context) -> anyhow::Result<()> {
     let mut changes = context.cache.changes();
     context.cache.synced().await?;
-    let mut rollout = Rollout { context, key: None };
+    let mut rollout = Rollout {
+        context,
+        key: None,
+        written: Mutex::default(),
+    };
     let mut retry = RETRY_MIN;
     loop {
+        rollout.see_own_writes(&mut changes).await?;
         // Everything up to here is in the cache already.
         while changes.try_recv().is_ok() {}
         let wait = match rollout.pass().await {
@@ -68,9 +78,75 @@ struct Rollout {
     context: Context,
     /// The key of digests, once it is known.
     key: Option<Vec<u8>>,
+    /// What was written and may not be in the cache yet.
+    written: Mutex<Vec<Written>>,
+}
+
+/// An object that was written, with the version that it had before; `None` where it was not there.
+#[derive(Clone, Debug, PartialEq)]
+enum Written {
+    State(String, Option<String>),
+    Config(String, Option<String>),
+}
+
+impl Written {
+    /// Whether the cache shows what was written, or something later.
+    fn is_seen(&self, cache: &Cache) -> bool {
+        fn differs<K: ResourceExt>(found: Option<Arc<K>>, before: Option<&String>) -> bool {
+            found.and_then(|found| found.resource_version()).as_ref() != before
+        }
+        match self {
+            Self::State(name, before) => {
+                differs(cache.states.get(&ObjectRef::new(name)), before.as_ref())
+            }
+            Self::Config(name, before) => {
+                differs(cache.configs.get(&ObjectRef::new(name)), before.as_ref())
+            }
+        }
+    }
 }
 
 impl Rollout {
+    /// Returns when the cache shows what the last pass wrote: planned from what was before it, the
+    /// next pass would write the same again, or something older.
+    async fn see_own_writes(
+        &self,
+        changes: &mut broadcast::Receiver<Change>,
+    ) -> anyhow::Result<()> {
+        let began = Instant::now();
+        loop {
+            let unseen = {
+                let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+                written.retain(|one| !one.is_seen(&self.context.cache));
+                written.clone()
+            };
+            if unseen.is_empty() {
+                return Ok(());
+            }
+            // Each write is guarded by what it was planned from, so a blind cache harms nothing.
+            let Some(left) = LAG_MAX.checked_sub(began.elapsed()) else {
+                tracing::warn!(?unseen, "the cache does not show what was written");
+                let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+                written.clear();
+                return Ok(());
+            };
+            cache::next(changes, left, |_| true).await?;
+        }
+    }
+
+    /// Notes what was written where it differs from what was there before.
+    fn wrote<K: ResourceExt>(
+        &self,
+        object: &K,
+        before: Option<&String>,
+        kind: fn(String, Option<String>) -> Written,
+    ) {
+        if object.resource_version().as_ref() != before {
+            let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+            written.push(kind(object.name_any(), before.cloned()));
+        }
+    }
+
     async fn pass(&mut self) -> anyhow::Result<()> {
         let key = match &self.key {
             Some(key) => key.clone(),
@@ -176,7 +252,11 @@ impl Rollout {
             .await
         {
             Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
-            result => Ok(result.map(drop)?),
+            result => {
+                let before = config.metadata.resource_version.as_ref();
+                self.wrote(&result?, before, Written::Config);
+                Ok(())
+            }
         }
     }
 
@@ -243,7 +323,8 @@ impl Rollout {
                 ..PostParams::default()
             };
             let created = api.create(&parameters, &object).await;
-            created.with_context(|| format!("cannot create NodeState {node}"))?;
+            let created = created.with_context(|| format!("cannot create NodeState {node}"))?;
+            self.wrote(&created, None, Written::State);
             return Ok(());
         }
         // Not a server-side apply: where that takes away all that it had put into `spec`, the API
@@ -266,9 +347,13 @@ impl Rollout {
                 tracing::debug!(node, "the plan is void");
                 Ok(())
             }
-            result => result
-                .map(drop)
-                .with_context(|| format!("cannot write the spec of NodeState {node}")),
+            result => {
+                let written =
+                    result.with_context(|| format!("cannot write the spec of NodeState {node}"))?;
+                let before = desired.resource_version.as_ref();
+                self.wrote(&written, before, Written::State);
+                Ok(())
+            }
         }
     }
 
@@ -288,7 +373,7 @@ impl Rollout {
             "status": status,
         });
         let parameters = PatchParams::apply(MANAGER).force();
-        match api
+        let written = match api
             .patch_status(&name, &parameters, &Patch::Apply(patch))
             .await
         {
@@ -300,6 +385,8 @@ impl Rollout {
                 result.with_context(|| format!("cannot write the status of NodeConfig {name}"))?
             }
         };
+        let before = config.metadata.resource_version.as_ref();
+        self.wrote(&written, before, Written::Config);
         self.announce(config, &status).await;
         Ok(())
     }

@@ -42,10 +42,16 @@ pub fn compose(
     hello: &Hello,
     policy: &Policy,
 ) -> Result<Composed, TooOld> {
-    if hello.wire != wire::VERSION {
-        let (theirs, ours) = (hello.wire, wire::VERSION);
+    // One that is newer by one speaks our version too.
+    if !(wire::PREVIOUS..=wire::VERSION + 1).contains(&hello.wire) {
+        let (theirs, ours, before) = (hello.wire, wire::VERSION, wire::PREVIOUS);
+        let older = if theirs < before {
+            "the Fleet's agent image"
+        } else {
+            "the operator"
+        };
         return Err(TooOld(format!(
-            "the agent speaks wire version {theirs}, this operator {ours}: update the Fleet's agent image"
+            "the agent speaks wire version {theirs}, this operator {before} and {ours}: update {older}"
         )));
     }
     let mut refused = Vec::new();

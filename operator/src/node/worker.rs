@@ -39,7 +39,7 @@ const KNOCK: Duration = Duration::from_secs(5);
 /// mended on the node, which nobody tells the operator.
 const RETRY: Duration = Duration::from_secs(30);
 
-/// Works on `node` until its `NodeState` is gone; answers with its name.
+/// Works on `node` until its `NodeState` is gone or the term ends; answers with its name.
 pub async fn run(
     context: Context,
     identity: watch::Receiver<Option<Arc<Identity>>>,
@@ -59,6 +59,10 @@ pub async fn run(
             .acquire()
             .await
             .expect("the semaphore is never closed");
+        let stop = worker.context.term.stop.clone();
+        if stop.is_cancelled() {
+            return worker.node;
+        }
         let looked = worker.look().await;
         drop(permit);
         let wait = match looked {
@@ -71,7 +75,11 @@ pub async fn run(
             }
         };
         // Woken or not, the next look sees everything anew.
-        let _ = tokio::time::timeout(wait, wake.notified()).await;
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = wake.notified() => {}
+            () = tokio::time::sleep(wait) => {}
+        }
     }
 }
 
@@ -118,6 +126,11 @@ impl Worker {
             } else {
                 HEARTBEAT
             })),
+            // Who leads is to say what becomes of this node.
+            Err(Failure::Agent(Error::Fenced(epoch))) => {
+                self.context.term.fenced(epoch);
+                Err(Error::Fenced(epoch).into())
+            }
             Err(Failure::Agent(error)) => {
                 self.connection = None;
                 self.away(&state, Contact::Unreachable, &error.to_string())
@@ -192,24 +205,32 @@ impl Worker {
         }
         let composed = compose::compose(&self.node, &state.spec, layers, &orphans, hello, &policy)
             .map_err(|compose::TooOld(message)| Failure::TooOld(message))?;
-        let push = composed.push;
+        let digest = composed.push.digest.clone();
 
         let known = hello
             .report
             .as_ref()
-            .filter(|report| report.digest == push.digest);
+            .filter(|report| report.digest == digest);
+        // An agent that has not heard of this leader may still believe the one before.
+        let fences = &self.context.term.fences;
+        let known = known.filter(|_| fences.are_known_to(hello));
         let recent = self
             .unsettled
             .as_ref()
-            .is_some_and(|(digest, when)| *digest == push.digest && when.elapsed() < RETRY);
+            .is_some_and(|(last, when)| *last == digest && when.elapsed() < RETRY);
         let (report, pushed) = match known {
             Some(report) if report.is_settled() || recent => (report.clone(), false),
-            _ => (self.push(&push).await?, true),
+            // Another operator does it.
+            _ if self.context.term.stop.is_cancelled() => return Ok(()),
+            _ => {
+                let push = composed.push.fenced(hello.wire, fences.next());
+                (self.push(&push).await?, true)
+            }
         };
         self.unsettled = match (report.is_settled(), &self.unsettled) {
             (true, _) => None,
-            (false, Some(earlier)) if !pushed && earlier.0 == push.digest => Some(earlier.clone()),
-            (false, _) => Some((push.digest.clone(), Instant::now())),
+            (false, Some(earlier)) if !pushed && earlier.0 == digest => Some(earlier.clone()),
+            (false, _) => Some((digest, Instant::now())),
         };
         if pushed {
             for release in report.releases.iter().filter(|release| release.done) {
@@ -327,7 +348,7 @@ impl Worker {
     }
 
     async fn write(&self, state: &NodeState, status: NodeStateStatus) -> anyhow::Result<()> {
-        if state.status.as_ref() == Some(&status) {
+        if state.status.as_ref() == Some(&status) || self.context.term.over.is_cancelled() {
             return Ok(());
         }
         let api = Api::<NodeState>::all(self.context.client.clone());
