@@ -7,7 +7,7 @@ use clap::{Parser, Subcommand};
 use crate::cluster::{Access, Cluster};
 use crate::demo::demo;
 use crate::dump::dump;
-use crate::image::Images;
+use crate::image::{self, Images};
 use crate::install::install;
 use crate::progress::Step;
 use crate::session::lock;
@@ -21,6 +21,7 @@ Environment:
   EDICT_E2E_SHAPE       a file of fixtures/clusters [3+2]
   EDICT_E2E_KUBECONFIG  use this cluster instead of making one
   EDICT_E2E_CONTEXT     the context in it
+  EDICT_E2E_BINARIES    a folder with Edict's binaries, instead of compiling them
   EDICT_E2E_KEEP        0: hack/test deletes the cluster at the end [1]
   EDICT_NODE_IMAGE      make nodes from this image
   EDICT_CACHE           what is kept between runs [~/.cache/edict]";
@@ -41,6 +42,8 @@ enum Verb {
     Down,
     /// The clusters on this machine, and the nodes of this one.
     List,
+    /// Compile Edict's static binaries and print the folder that they are in.
+    Build,
     /// Build Edict's images and bring them to the nodes.
     Load,
     /// Up, load, and install Edict as its README says.
@@ -61,12 +64,16 @@ pub async fn run() -> Result<()> {
         Verb::Up | Verb::Down | Verb::Load | Verb::Install | Verb::Demo => {
             Some(lock(&settings).await?)
         }
-        Verb::List | Verb::Dump | Verb::Env => None,
+        Verb::Build | Verb::List | Verb::Dump | Verb::Env => None,
     };
     match verb {
         Verb::Up => Cluster::up(&settings).await.map(drop),
         Verb::Down => down(&settings).await,
         Verb::List => list(&settings).await,
+        Verb::Build => {
+            println!("{}", image::build(&settings).await?.display());
+            Ok(())
+        }
         Verb::Load => {
             let cluster = Cluster::found(&settings).await?;
             let images = Images::build(&settings).await?;

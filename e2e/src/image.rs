@@ -38,7 +38,10 @@ impl Images {
     /// Builds both and puts them into the local engine.
     pub async fn build(settings: &Settings) -> Result<Self> {
         let step = Step::begin("images");
-        let folder = compile(settings, &step).await?;
+        let folder = match &settings.binaries {
+            Some(folder) => folder.clone(),
+            None => compile(settings, &step).await?,
+        };
         let [operator, agent] = ["edict-operator", "edict-agent"].map(|name| folder.join(name));
         for program in [&operator, &agent] {
             is_small(program)?;
@@ -59,6 +62,14 @@ impl Images {
         step.done("both images are on all nodes");
         Ok(())
     }
+}
+
+/// Compiles both binaries and gives the folder that they are in.
+pub async fn build(settings: &Settings) -> Result<PathBuf> {
+    let step = Step::begin("binaries");
+    let folder = compile(settings, &step).await?;
+    step.done("compiled");
+    Ok(folder)
 }
 
 /// Compiles both binaries and gives the folder that they are in. The flags of

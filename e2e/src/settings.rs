@@ -18,6 +18,8 @@ pub struct Settings {
     pub shape: String,
     /// `EDICT_NODE_IMAGE`: the node image to use instead of looking for one.
     pub node_image: Option<String>,
+    /// `EDICT_E2E_BINARIES`: a folder with Edict's binaries, to be used as they are.
+    pub binaries: Option<PathBuf>,
     /// `EDICT_E2E_KUBECONFIG` and `EDICT_E2E_CONTEXT`: a cluster that exists already.
     pub existing: Option<Existing>,
     /// The repository.
@@ -46,6 +48,7 @@ impl Settings {
             cluster: variable("EDICT_E2E_CLUSTER").unwrap_or_else(|| "edict".to_owned()),
             shape: variable("EDICT_E2E_SHAPE").unwrap_or_else(|| "3+2".to_owned()),
             node_image: variable("EDICT_NODE_IMAGE"),
+            binaries: variable("EDICT_E2E_BINARIES").map(|folder| root.join(folder)),
             existing: existing()?,
             cache: cache()?,
             root,
