@@ -3,8 +3,9 @@
 mod api;
 pub mod tls;
 
+use std::collections::VecDeque;
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -20,7 +21,10 @@ use tls::Identity;
 
 /// Two operators during a change of leader, with room for connections that are not yet known to be
 /// dead; small enough for an agent's memory.
-const CONNECTIONS_MAX: usize = 64;
+const CONNECTIONS_MAX: usize = 16;
+/// Callers of whom nothing is known yet. One more takes the place of the one that has waited longest:
+/// whoever opens connections and says nothing keeps nobody out.
+const HANDSHAKES_MAX: usize = 64;
 /// Longer than a handshake takes across continents.
 const HANDSHAKE_WITHIN: Duration = Duration::from_secs(10);
 /// How long to wait when nothing can be accepted: out of file handles mostly.
@@ -53,6 +57,7 @@ impl Server {
     /// Serves until `end`, then lets what is under way finish.
     pub async fn serve(self, listener: TcpListener, end: impl Future<Output = ()>) {
         let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        let mut handshakes = Handshakes::default();
         let (connections, pushes) = (TaskTracker::new(), TaskTracker::new());
         let ending = CancellationToken::new();
         let router = api::router(self.agent, pushes.clone());
@@ -72,13 +77,11 @@ impl Server {
                     continue;
                 }
             };
-            let Ok(slot) = Arc::clone(&slots).try_acquire_owned() else {
-                tracing::warn!(%peer, "too many connections");
-                continue;
-            };
             let connection = Connection {
                 identity: self.identity.clone(),
                 router: router.clone(),
+                handshake: handshakes.begin(&ending),
+                slots: slots.clone(),
                 ending: ending.clone(),
             };
             connections.spawn(async move {
@@ -91,7 +94,6 @@ impl Server {
                         tracing::info!(error, %peer, "connection ended");
                     }
                 }
-                drop(slot);
             });
         }
         drop(listener);
@@ -108,9 +110,42 @@ impl Server {
     }
 }
 
+/// The handshakes under way, the longest first.
+#[derive(Default)]
+struct Handshakes(VecDeque<(Weak<()>, CancellationToken)>);
+
+/// A handshake under way.
+struct Handshake {
+    /// Cancelled when another one takes its place, and when the server ends.
+    over: CancellationToken,
+    /// As long as this is there, the handshake counts.
+    _place: Arc<()>,
+}
+
+impl Handshakes {
+    fn begin(&mut self, ending: &CancellationToken) -> Handshake {
+        let Self(under_way) = self;
+        under_way.retain(|(place, _)| place.strong_count() > 0);
+        if under_way.len() >= HANDSHAKES_MAX
+            && let Some((_, oldest)) = under_way.pop_front()
+        {
+            oldest.cancel();
+        }
+        let (place, over) = (Arc::new(()), ending.child_token());
+        under_way.push_back((Arc::downgrade(&place), over.clone()));
+        Handshake {
+            over,
+            _place: place,
+        }
+    }
+}
+
 struct Connection {
     identity: Identity,
     router: axum::Router,
+    handshake: Handshake,
+    /// For those that have proved who they are.
+    slots: Arc<Semaphore>,
     ending: CancellationToken,
 }
 
@@ -126,8 +161,19 @@ impl Connection {
             accepted = tokio::time::timeout(HANDSHAKE_WITHIN, accept) => {
                 accepted.map_err(|_| "the handshake took too long")??
             }
-            () = self.ending.cancelled() => return Ok(()),
+            () = self.handshake.over.cancelled() => {
+                return if self.ending.is_cancelled() {
+                    Ok(())
+                } else {
+                    Err("too many others wanted to connect meanwhile".into())
+                };
+            }
         };
+        drop(self.handshake);
+        let _slot = self
+            .slots
+            .try_acquire_owned()
+            .map_err(|_| "the operator has too many connections")?;
         let connection = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
             .keep_alive_interval(PING_EVERY)

@@ -21,6 +21,8 @@ const CONNECT: Duration = Duration::from_secs(3);
 const HELLO: Duration = Duration::from_secs(5);
 /// How long an agent may be silent during a push: one transaction, on a slow disk.
 const SILENCE: Duration = Duration::from_mins(1);
+/// How long a push may take in all: one that says a little now and then holds up the others.
+const PUSH: Duration = Duration::from_mins(5);
 
 /// Why an agent could not be asked.
 #[derive(Debug, thiserror::Error)]
@@ -94,7 +96,14 @@ impl Agent {
     }
 
     /// Pushes a desired state; `each` hears every event as it comes.
-    pub async fn push(
+    pub async fn push(&mut self, push: &Push, each: impl FnMut(&Event)) -> Result<Report, Error> {
+        let pushing = self.push_slowly(push, each);
+        tokio::time::timeout(PUSH, pushing)
+            .await
+            .map_err(|_| Error::Silent(PUSH))?
+    }
+
+    async fn push_slowly(
         &mut self,
         push: &Push,
         mut each: impl FnMut(&Event),
@@ -116,9 +125,13 @@ impl Agent {
                 ));
             };
             let frame = frame.map_err(|error| Error::Connection(error.to_string()))?;
+            // What is there already has no line break: looked through again with every piece, a
+            // long line would take quadratic time.
+            let mut begin = buffer.len();
             buffer.extend_from_slice(frame.data_ref().map_or(&[][..], |data| data));
-            while let Some(end) = buffer.iter().position(|byte| *byte == b'\n') {
-                let line: Vec<u8> = buffer.drain(..=end).collect();
+            while let Some(end) = buffer[begin..].iter().position(|byte| *byte == b'\n') {
+                let line: Vec<u8> = buffer.drain(..=begin + end).collect();
+                begin = 0;
                 let event =
                     wire::decode(&line).map_err(|refusal| Error::Garbled(refusal.message))?;
                 each(&event);

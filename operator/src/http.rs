@@ -1,16 +1,34 @@
-//! `/livez`, `/readyz` and `/metrics`.
+//! `/livez`, `/readyz` and `/metrics`, for whoever reaches the port: a kubelet and Prometheus are to,
+//! and neither has a certificate.
 
-use std::sync::Arc;
+use std::collections::VecDeque;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
 
 use crate::cache::Cache;
 use crate::metrics::Metrics;
+
+/// More than a cluster's kubelets and monitoring have. One more takes the place of the oldest, so
+/// that whoever opens connections and says nothing keeps no probe out.
+const CONNECTIONS_MAX: usize = 64;
+/// How long a request's head may take.
+const HEAD_WITHIN: Duration = Duration::from_secs(5);
+/// How long a connection is kept.
+const CONNECTION_FOR: Duration = Duration::from_mins(1);
+/// The head of a request fits in many times.
+const BUFFER_MAX: usize = 16 * 1024;
+/// How long to wait when nothing can be accepted: out of file handles mostly.
+const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 
 /// Serves until the process ends.
 pub async fn serve(
@@ -18,8 +36,45 @@ pub async fn serve(
     cache: Cache,
     metrics: Arc<Metrics>,
 ) -> anyhow::Result<()> {
-    let router = router(move || cache.is_synced(), metrics);
-    Ok(axum::serve(listener, router).await?)
+    answer(listener, router(move || cache.is_synced(), metrics)).await
+}
+
+/// Serves these routes until the process ends.
+pub async fn answer(listener: TcpListener, router: Router) -> anyhow::Result<()> {
+    let mut connections: VecDeque<(Weak<()>, CancellationToken)> = VecDeque::new();
+    loop {
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::warn!(%error, "no connection can be accepted");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        connections.retain(|(place, _)| place.strong_count() > 0);
+        if connections.len() >= CONNECTIONS_MAX
+            && let Some((_, oldest)) = connections.pop_front()
+        {
+            oldest.cancel();
+        }
+        let (place, over) = (Arc::new(()), CancellationToken::new());
+        connections.push_back((Arc::downgrade(&place), over.clone()));
+        let service = TowerToHyperService::new(router.clone());
+        let serving = hyper::server::conn::http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEAD_WITHIN)
+            .max_buf_size(BUFFER_MAX)
+            .serve_connection(TokioIo::new(stream), service);
+        tokio::spawn(async move {
+            // How a caller's connection ends is the caller's affair.
+            tokio::select! {
+                _ = serving => {}
+                () = over.cancelled() => {}
+                () = tokio::time::sleep(CONNECTION_FOR) => {}
+            }
+            drop(place);
+        });
+    }
 }
 
 /// The routes; `ready` says whether the operator knows enough to act.

@@ -1,5 +1,6 @@
 //! Whom the server lets in, over the loopback interface.
 
+use std::convert::Infallible;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,8 +10,11 @@ use edict_agent::server::Server;
 use edict_agent::server::tls::Identity;
 use edict_core::guard::Policy;
 use edict_core::wire::{self, Event, Hello, Outcome, Push, Refusal};
+use futures::{StreamExt as _, stream};
 use http::{Method, Request, StatusCode};
-use http_body_util::{BodyExt as _, Full};
+use http_body_util::{BodyExt as _, Full, StreamBody};
+use hyper::body::{Body, Frame};
+use hyper::client::conn::http2::SendRequest;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
 use rustls::pki_types::pem::PemObject as _;
@@ -134,7 +138,10 @@ impl Client {
         asked.await.expect("an answer or a refusal in time")
     }
 
-    async fn ask_patiently(&self, request: Request<Full<Bytes>>) -> Outcomes<(StatusCode, Bytes)> {
+    async fn connect<B>(&self) -> Outcomes<(SendRequest<B>, JoinHandle<()>)>
+    where
+        B: Body<Data = Bytes, Error = Infallible> + Send + Unpin + 'static,
+    {
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_slice(self.ca.as_bytes())?)?;
         let config = ClientConfig::builder_with_protocol_versions(&[self.version])
@@ -152,15 +159,38 @@ impl Client {
         let stream = TlsConnector::from(Arc::new(config))
             .connect(name, stream)
             .await?;
-        let (mut sender, connection) =
+        let (sender, connection) =
             hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
                 .await?;
-        let connection = tokio::spawn(connection);
+        // How it ends is for whoever asked over it.
+        let connection = tokio::spawn(async { drop(connection.await) });
+        Ok((sender, connection))
+    }
+
+    async fn ask_patiently(&self, request: Request<Full<Bytes>>) -> Outcomes<(StatusCode, Bytes)> {
+        let (mut sender, connection) = self.connect().await?;
         let answer = sender.send_request(request).await?;
         let status = answer.status();
         let body = answer.into_body().collect().await?.to_bytes();
         connection.abort();
         Ok((status, body))
+    }
+
+    /// Begins a push and never ends it; gives what the agent says to that.
+    async fn stall(&self) -> Outcomes<JoinHandle<StatusCode>> {
+        let (mut sender, _connection) = self.connect().await?;
+        let begun = stream::iter([Ok::<_, Infallible>(Frame::data(Bytes::from_static(b"{")))]);
+        let body = StreamBody::new(begun.chain(stream::pending()));
+        let request = Request::builder()
+            .method(Method::POST)
+            .uri(format!("https://{}{}", wire::AGENT_NAME, wire::PUSH))
+            .body(body)?;
+        let asked = sender.send_request(request);
+        Ok(tokio::spawn(async move {
+            let answer = asked.await.unwrap();
+            drop(sender);
+            answer.status()
+        }))
     }
 
     async fn hello(&self) -> Outcomes<Hello> {
@@ -353,4 +383,64 @@ async fn it_ends_when_told_also_with_a_silent_client() {
     let ended = tokio::time::timeout(Duration::from_secs(20), served.serving.take().unwrap()).await;
     ended.unwrap().unwrap();
     assert!(TcpStream::connect(("::1", served.port)).await.is_err());
+}
+
+/// Connections on which nothing is said, and on which a handshake is begun and never ended.
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_says_nothing_keeps_the_operator_out_for_no_moment() {
+    use tokio::io::AsyncWriteExt as _;
+    let served = Served::new().await;
+    let mut silent = Vec::new();
+    for number in 0..200 {
+        let mut stream = TcpStream::connect(("::1", served.port)).await.unwrap();
+        if number % 2 == 0 {
+            // The head of a ClientHello of 512 bytes.
+            stream.write_all(&[22, 3, 1, 2, 0, 1]).await.unwrap();
+        }
+        silent.push(stream);
+        if number % 20 == 0 {
+            served.operator().hello().await.unwrap();
+        }
+    }
+    served.operator().hello().await.unwrap();
+    drop(silent);
+}
+
+/// As many connections as a leader and its successor never have: none of them is held for another.
+#[tokio::test(flavor = "multi_thread")]
+async fn many_operators_are_served_one_after_the_other() {
+    let served = Arc::new(Served::new().await);
+    let asking = (0..200).map(|_| {
+        let served = Arc::clone(&served);
+        tokio::spawn(async move { served.operator().hello().await.map(drop) })
+    });
+    let mut answered = 0;
+    for asked in asking.collect::<Vec<_>>() {
+        answered += usize::from(asked.await.unwrap().is_ok());
+    }
+    // Those that found no place were told so at once, and one that comes now finds it.
+    assert!(answered >= 16, "{answered} of 200");
+    served.operator().hello().await.unwrap();
+}
+
+/// A body that comes slowly is given up on; others are served meanwhile.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_pushes_slowly_holds_nobody_up() {
+    let served = Served::new().await;
+    let mut waiting = Vec::new();
+    for _ in 0..4 {
+        waiting.push(served.operator().stall().await.unwrap());
+    }
+    let body = serde_json::to_vec(&push(NAME)).unwrap();
+    let (status, _) = served
+        .operator()
+        .ask(request(Method::POST, wire::PUSH, body))
+        .await
+        .unwrap();
+    assert_eq!(status, StatusCode::OK);
+    assert_eq!(served.node.read("/etc/motd"), "hello\n");
+    for stalled in waiting {
+        let answer = tokio::time::timeout(Duration::from_mins(1), stalled).await;
+        assert_eq!(answer.unwrap().unwrap(), StatusCode::BAD_REQUEST);
+    }
 }

@@ -55,16 +55,11 @@ pub async fn run(
         unsettled: None,
     };
     loop {
-        let permit = permits
-            .acquire()
-            .await
-            .expect("the semaphore is never closed");
         let stop = worker.context.term.stop.clone();
         if stop.is_cancelled() {
             return worker.node;
         }
-        let looked = worker.look().await;
-        drop(permit);
+        let looked = worker.look(&permits).await;
         let wait = match looked {
             Ok(Some(wait)) => wait,
             Ok(None) => return worker.node,
@@ -97,7 +92,7 @@ struct Worker {
 impl Worker {
     /// One look at the node; answers with how long to wait for the next, or `None` when there is
     /// nothing to look after any more.
-    async fn look(&mut self) -> anyhow::Result<Option<Duration>> {
+    async fn look(&mut self, permits: &Semaphore) -> anyhow::Result<Option<Duration>> {
         let Some(state) = self.context.cache.states.get(&ObjectRef::new(&self.node)) else {
             return Ok(None);
         };
@@ -120,7 +115,12 @@ impl Worker {
                 return Ok(Some(KNOCK));
             }
         };
-        match self.converge(&state, &hello).await {
+        // Only now: agents that don't answer hold up none that do.
+        let permit = permits.acquire().await;
+        let permit = permit.expect("the semaphore is never closed");
+        let converged = self.converge(&state, &hello).await;
+        drop(permit);
+        match converged {
             Ok(()) => Ok(Some(if self.unsettled.is_some() {
                 RETRY
             } else {
