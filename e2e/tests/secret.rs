@@ -104,8 +104,10 @@ async fn what_containerd_does_not_read_is_said() -> Result<()> {
         let given = String::from_utf8(node.read(CONFIG).await?.unwrap_or_default())?;
         // One cluster has it from the start, another has it empty.
         let [reads, not] = [FOLDER, ""].map(|value| format!("config_path = \"{value}\""));
+        // As it was again afterwards, however this ends: others pull through this file.
+        let unread = given.replace(&reads, &not);
+        ctx.plant(&node, CONFIG, unread.as_bytes(), 0o644).await?;
         let write = async |text: &str| node.write(CONFIG, text.as_bytes(), 0o644, 0, 0).await;
-        write(&given.replace(&reads, &not)).await?;
         let mut config = config(&ctx);
         config["spec"] = json!({
             "target": named(std::slice::from_ref(&node)),
