@@ -99,7 +99,10 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     if tokio::time::timeout(LAST_PUSHES, nodes).await.is_err() {
         tracing::warn!("a push has not ended in time; its agent finishes it");
     }
-    leadership.release().await?;
+    // Who may have lost the Lease would let go of another one's.
+    if !term.over.is_cancelled() {
+        leadership.release().await?;
+    }
     ended
 }
 
