@@ -174,7 +174,7 @@ async fn a_push_that_is_not_meant_or_not_whole_is_refused() -> Result<()> {
         let before = Trees::of(nodes).await?;
         let other = ctx.masters().remove(0).name;
         let mut newer = push(&node.name);
-        newer.wire += 1;
+        newer.wire = wire::VERSION + 1;
         let mut altered = push(&node.name);
         altered.layers[0].config.docker = None;
         let mut unknown = serde_json::to_value(push(&node.name))?;
@@ -183,6 +183,12 @@ async fn a_push_that_is_not_meant_or_not_whole_is_refused() -> Result<()> {
             ("WrongNode", serde_json::to_vec(&push(&other))?, &*other),
             ("WireVersion", serde_json::to_vec(&newer)?, "wire version"),
             ("Digest", serde_json::to_vec(&altered)?, "digest"),
+            // As an operator from before there were fences would push.
+            (
+                wire::FENCED,
+                serde_json::to_vec(&push(&node.name))?,
+                "leads since",
+            ),
             ("BadMessage", unknown.to_string().into(), "config.shell"),
             ("BadMessage", b"{}{}".to_vec(), "missing field"),
         ];
