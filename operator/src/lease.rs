@@ -164,7 +164,7 @@ impl Leadership {
         raise(&self.api, &self.identity, epoch).await.map(drop)
     }
 
-    /// Lets go of the Lease, so that another operator need not wait for its end.
+    /// Lets go of the Lease: whoever waits finds it free at the next look, when it would have ended.
     pub async fn release(self) -> anyhow::Result<()> {
         drop(self.holds);
         let released = timeout(DURATION, self.renewal)
