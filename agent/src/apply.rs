@@ -366,10 +366,9 @@ impl<'a> Round<'a> {
             .filter(|conflict| conflict.loser == report.uid)
             .cloned()
             .collect();
-        let unread = held.map_or_else(Vec::new, |held| {
-            report::unread(&held.resources(), |path| {
-                report::owns(resolution, &report.uid, path)
-            })
+        let resources = held.map_or_else(Vec::new, InForce::resources);
+        let unread = report::unread(&resources, |path| {
+            report::owns(resolution, &report.uid, path)
         });
         report.pending = unread.iter().map(|unit| unit.name.clone()).collect();
         let good = matches!(report.outcome, Outcome::Applied | Outcome::PendingReload);
@@ -381,11 +380,11 @@ impl<'a> Round<'a> {
             }
             report.outcome = Outcome::PendingReload;
         }
-        let settings = held.map_or_else(Vec::new, |held| {
-            setting::unmet(&*self.agent.host, &held.resources())
-        });
-        let good = matches!(report.outcome, Outcome::Applied | Outcome::PendingReload);
-        if good && !settings.is_empty() {
+        if !good {
+            return;
+        }
+        let settings = setting::unmet(&*self.agent.host, &resources);
+        if !settings.is_empty() {
             let message = std::mem::take(&mut report.message);
             report.message = report::sentences(std::iter::once(message).chain(settings));
             report.outcome = Outcome::Unread;

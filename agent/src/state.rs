@@ -72,8 +72,7 @@ impl InForce {
                 path.clone_from(resolved);
             }
         };
-        let rendered = self.layer.render().into_iter();
-        let mut resources: Vec<_> = rendered.map(|(_, resource)| resource).collect();
+        let mut resources = self.layer.resources();
         for resource in &mut resources {
             match resource {
                 Resource::File(file) => led(&mut file.path),

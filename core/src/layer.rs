@@ -57,6 +57,13 @@ impl Layer {
         self.config.render(&self.contents)
     }
 
+    /// What the layer wants of a host, whichever block it comes from. For layers that passed
+    /// [`Self::check`].
+    pub fn resources(&self) -> Vec<Resource> {
+        let rendered = self.render().into_iter();
+        rendered.map(|(_, resource)| resource).collect()
+    }
+
     /// The layer without the bytes that it refers to.
     #[must_use]
     pub fn outline(&self) -> Self {

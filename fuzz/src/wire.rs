@@ -55,11 +55,7 @@ fn is_judged(push: &Push) {
         .filter(|layer| super::guard::is_let_through(&layer.config, &layer.contents, &push.policy))
         .map(|layer| Rendered {
             layer,
-            resources: layer
-                .render()
-                .into_iter()
-                .map(|(_, resource)| resource)
-                .collect(),
+            resources: layer.resources(),
         })
         .collect();
     let mut turned = honest.clone();

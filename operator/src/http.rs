@@ -2,7 +2,7 @@
 //! and neither has a certificate.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -13,7 +13,7 @@ use axum::routing::get;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
+use tokio::task::AbortHandle;
 
 use crate::cache::Cache;
 use crate::metrics::Metrics;
@@ -41,7 +41,7 @@ pub async fn serve(
 
 /// Serves these routes until the process ends.
 pub async fn answer(listener: TcpListener, router: Router) -> anyhow::Result<()> {
-    let mut connections: VecDeque<(Weak<()>, CancellationToken)> = VecDeque::new();
+    let mut connections: VecDeque<AbortHandle> = VecDeque::new();
     loop {
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
@@ -51,29 +51,21 @@ pub async fn answer(listener: TcpListener, router: Router) -> anyhow::Result<()>
                 continue;
             }
         };
-        connections.retain(|(place, _)| place.strong_count() > 0);
+        connections.retain(|connection| !connection.is_finished());
         if connections.len() >= CONNECTIONS_MAX
-            && let Some((_, oldest)) = connections.pop_front()
+            && let Some(oldest) = connections.pop_front()
         {
-            oldest.cancel();
+            oldest.abort();
         }
-        let (place, over) = (Arc::new(()), CancellationToken::new());
-        connections.push_back((Arc::downgrade(&place), over.clone()));
         let service = TowerToHyperService::new(router.clone());
         let serving = hyper::server::conn::http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(HEAD_WITHIN)
             .max_buf_size(BUFFER_MAX)
             .serve_connection(TokioIo::new(stream), service);
-        tokio::spawn(async move {
-            // How a caller's connection ends is the caller's affair.
-            tokio::select! {
-                _ = serving => {}
-                () = over.cancelled() => {}
-                () = tokio::time::sleep(CONNECTION_FOR) => {}
-            }
-            drop(place);
-        });
+        // How a caller's connection ends is the caller's affair.
+        let serving = tokio::spawn(tokio::time::timeout(CONNECTION_FOR, serving));
+        connections.push_back(serving.abort_handle());
     }
 }
 

@@ -8,7 +8,7 @@ pub mod plan;
 pub mod summary;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
@@ -116,7 +116,7 @@ impl Rollout {
         let began = Instant::now();
         loop {
             let unseen = {
-                let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut written = self.written();
                 written.retain(|one| !one.is_seen(&self.context.cache));
                 written.clone()
             };
@@ -126,12 +126,15 @@ impl Rollout {
             // Each write is guarded by what it was planned from, so a blind cache harms nothing.
             let Some(left) = LAG_MAX.checked_sub(began.elapsed()) else {
                 tracing::warn!(?unseen, "the cache does not show what was written");
-                let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
-                written.clear();
+                self.written().clear();
                 return Ok(());
             };
             cache::next(changes, left, |_| true).await?;
         }
+    }
+
+    fn written(&self) -> MutexGuard<'_, Vec<Written>> {
+        self.written.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Notes what was written where it differs from what was there before.
@@ -142,8 +145,8 @@ impl Rollout {
         kind: fn(String, Option<String>) -> Written,
     ) {
         if object.resource_version().as_ref() != before {
-            let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
-            written.push(kind(object.name_any(), before.cloned()));
+            self.written()
+                .push(kind(object.name_any(), before.cloned()));
         }
     }
 

@@ -40,11 +40,7 @@ pub fn layers() -> impl Strategy<Value = Vec<Layer>> {
 fn resolved(layers: &[Layer]) -> Resolution {
     let rendered = layers.iter().map(|layer| Rendered {
         layer,
-        resources: layer
-            .render()
-            .into_iter()
-            .map(|(_, resource)| resource)
-            .collect(),
+        resources: layer.resources(),
     });
     resolve(rendered.collect())
 }

@@ -4,7 +4,7 @@ use ipnet::IpNet;
 
 use super::super::rule::{self, Rule};
 use super::super::text;
-use super::url::{Parts, has_scheme};
+use super::url::{Parts, has_scheme, split};
 use super::{LENGTH_MAX, broken, is_address, is_domain};
 
 /// A proxy: an http, https or socks5 URL with a host, perhaps a port, a user name and a password.
@@ -20,7 +20,9 @@ pub fn proxy(value: &str) -> Vec<&'static Rule> {
         (parts.path || parts.behind, &rule::URL_PATH),
         (parts.lookalike, &rule::IDN),
     ]);
-    let (credentials, rest) = split(value);
+    let (scheme, authority, tail) = split(value);
+    let credentials = authority.rsplit_once('@').map_or("", |(before, _)| before);
+    let rest = format!("{scheme}{}{tail}", &authority[credentials.len()..]);
     let texts = text::check(&rest).chain(text::check_credentials(credentials));
     for rule in texts.collect::<Vec<_>>() {
         if !rules.contains(&rule) {
@@ -28,17 +30,6 @@ pub fn proxy(value: &str) -> Vec<&'static Rule> {
         }
     }
     rules
-}
-
-/// The user name and password of a URL, and the URL without them.
-fn split(url: &str) -> (&str, String) {
-    let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
-    let authority = rest.split(['/', '?', '#', '\\']).next().unwrap_or_default();
-    let credentials = authority.rsplit_once('@').map_or("", |(before, _)| before);
-    (
-        credentials,
-        format!("{scheme}{}", &rest[credentials.len()..]),
-    )
 }
 
 /// One exception from a proxy: a domain, perhaps with a dot or `*.` before it and a port behind it,

@@ -29,6 +29,14 @@ pub(super) fn has_scheme(text: &str, schemes: &[&str]) -> bool {
         .is_some_and(|(scheme, _)| schemes.contains(&scheme))
 }
 
+/// Scheme, authority and what comes behind, as they are written.
+pub(super) fn split(text: &str) -> (&str, &str, &str) {
+    let (scheme, rest) = text.split_once("://").unwrap_or(("", text));
+    let end = rest.find(['/', '?', '#', '\\']).unwrap_or(rest.len());
+    let (authority, tail) = rest.split_at(end);
+    (scheme, authority, tail)
+}
+
 /// What a URL has.
 #[expect(
     clippy::struct_excessive_bools,
@@ -51,8 +59,7 @@ pub(super) struct Parts {
 impl Parts {
     pub fn of(text: &str) -> Self {
         // Asked of the text: the parser forgets an empty user name.
-        let rest = text.split_once("://").map_or(text, |(_, rest)| rest);
-        let authority = rest.split(['/', '?', '#', '\\']).next().unwrap_or_default();
+        let (_, authority, tail) = split(text);
         let secret = authority.contains('@');
         // The parser of the WHATWG mends what it can (blanks, tabs, backslashes); others do not.
         // A password in it is no mending.
@@ -71,7 +78,6 @@ impl Parts {
         };
         let (_, host) = authority.rsplit_once('@').unwrap_or(("", authority));
         let (lookalike, host_read) = read_host(&url, host);
-        let tail = &rest[authority.len()..];
         let tail_read = &url[url::Position::BeforePath..];
         // What the parser reads back must be what was written: no default port dropped, no dot
         // segments folded. It escapes what is not ASCII, which means the same.
