@@ -55,6 +55,8 @@ enum Error {
         path: String,
         source: std::io::Error,
     },
+    #[error("/etc can't be made safe on disk: {}", explain(.0))]
+    Sync(std::io::Error),
     #[error(transparent)]
     Plan(#[from] crate::plan::Error),
     #[error(transparent)]
@@ -255,6 +257,9 @@ impl<'a> Round<'a> {
             return Ok(());
         }
         tracing::info!("taking back an interrupted change");
+        // What is found as it should be may be so in memory only.
+        let safe = self.agent.host.sync_all();
+        safe.map_err(Error::Sync)?;
         let everything: BTreeSet<_> = self.state.ledger.paths().cloned().collect();
         self.transact(
             self.state.layers.clone(),
@@ -476,9 +481,7 @@ impl<'a> Round<'a> {
             return Ok(BTreeMap::new());
         }
         let Agent { host, store, .. } = self.agent;
-        for (sha256, content) in &plan.blobs {
-            store.keep(sha256, content)?;
-        }
+        store.keep(&plan.blobs)?;
         let before = self.state.clone();
         self.save(State {
             ledger: Ledger::between(&before.ledger, &end.ledger),

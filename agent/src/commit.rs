@@ -1,6 +1,6 @@
 //! The commit: does what a plan says, all of it or nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
 use edict_core::resource::is_under;
@@ -50,6 +50,8 @@ pub struct Commit<'a> {
     /// What was done so far.
     done: Vec<Done>,
     staged: Vec<Staged>,
+    /// Folders whose names changed.
+    changed: BTreeSet<String>,
     written: BTreeMap<String, Written>,
 }
 
@@ -71,6 +73,7 @@ impl<'a> Commit<'a> {
             seen,
             done: Vec::new(),
             staged: Vec::new(),
+            changed: BTreeSet::new(),
             written: BTreeMap::new(),
         }
     }
@@ -123,15 +126,31 @@ impl<'a> Commit<'a> {
                 self.write_over(path, whole)?;
             }
         }
-        self.remove(&later_files, &later_folders)
+        self.remove(&later_files, &later_folders)?;
+        self.sync()
+    }
+
+    /// Marks the folder of `path` as changed.
+    fn note(&mut self, path: &str) {
+        let folder = path.rsplit_once('/').map_or("", |(folder, _)| folder);
+        self.changed.insert(folder.to_owned());
+    }
+
+    /// Makes the names that changed safe on disk.
+    fn sync(&self) -> Result<(), Failure> {
+        self.changed
+            .iter()
+            .try_for_each(|folder| self.host.sync(folder).map_err(failed(folder, "made safe")))
     }
 
     fn remove(&mut self, files: &[&String], folders: &[&String]) -> Result<(), Failure> {
         for path in files {
+            self.note(path);
             self.done.push(Done::Changed((*path).clone()));
             self.host.remove(path).map_err(failed(path, "removed"))?;
         }
         for folder in folders {
+            self.note(folder);
             let gone = self.host.remove_folder(folder);
             if gone.map_err(failed(folder, "removed"))? {
                 self.done.push(Done::RemovedFolder((*folder).clone()));
@@ -151,6 +170,7 @@ impl<'a> Commit<'a> {
                 .iter()
                 .any(|done| matches!(done, Done::MadeFolder(made) if made == folder));
             if !made_before {
+                self.note(folder);
                 let made = self.host.make_folder(folder);
                 made.map_err(failed(folder, "made"))?;
                 self.done.push(Done::MadeFolder(folder.clone()));
@@ -161,6 +181,7 @@ impl<'a> Commit<'a> {
 
     fn publish(&mut self, staged: &Staged, whole: &Whole) -> Result<(), Failure> {
         let path = &staged.path;
+        self.note(path);
         self.done.push(Done::Changed(path.clone()));
         match self.host.publish(staged) {
             Ok(()) => {
@@ -213,6 +234,7 @@ impl<'a> Commit<'a> {
             }
         }
         first?;
+        self.sync()?;
         // A write in place that failed is not to be done again now.
         self.store
             .end_redo()

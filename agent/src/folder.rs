@@ -1,29 +1,36 @@
 //! A folder that files are replaced in, atomically and safe on disk.
 //!
+//! What is renamed, made or removed is safe only after [`Folder::sync`]: several changes of one folder
+//! need one.
+//!
 //! Handles are opened readable, not as `O_PATH` as cap-std does on its own: fsync refuses those.
 //! Every name is a single one, so that nothing leads out of the folder, and no symlink is followed.
 
 use std::fs::File;
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Read as _};
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use cap_std::ambient_authority;
 use cap_std::fs::{Dir, FileType};
-use rustix::fs::{self as sys, AtFlags, Gid, Mode, OFlags, Uid, XattrFlags};
+use rustix::fs::{self as sys, Mode, OFlags};
 
+use crate::disk::{Disk, LABEL};
 use crate::host::{Entry, Meta, Whole};
 
 /// How the names of temporary files begin and end.
 const TEMPORARY: (&str, &str) = (".edict-", ".tmp");
-/// Where SELinux keeps a file's label.
-const LABEL: &str = "security.selinux";
 /// Labels are shorter than a page; a longer one is not kept.
 const LABEL_MAX: usize = 4096;
 
 /// A folder that files are replaced in.
 #[derive(Debug)]
-pub struct Folder(Dir);
+pub struct Folder {
+    dir: Dir,
+    disk: Arc<dyn Disk>,
+}
 
 /// What is known about a name in a folder.
 #[derive(Debug)]
@@ -36,29 +43,35 @@ pub struct Stat {
 
 impl Folder {
     /// The folder at `path` of the agent's own file system; the last ambient path that is used.
-    pub fn open_ambient(path: &Path) -> io::Result<Self> {
-        Self::from_dir(&Dir::open_ambient_dir(path, ambient_authority())?, ".")
+    pub fn open_ambient(path: &Path, disk: Arc<dyn Disk>) -> io::Result<Self> {
+        let dir = Dir::open_ambient_dir(path, ambient_authority())?;
+        Self::within(&dir, ".", disk)
     }
 
-    fn from_dir(dir: &Dir, name: &str) -> io::Result<Self> {
+    fn within(dir: &Dir, name: &str, disk: Arc<dyn Disk>) -> io::Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let handle = sys::openat(dir, name, flags, Mode::empty())?;
-        Ok(Self(Dir::from_std_file(File::from(handle))))
+        let dir = Dir::from_std_file(File::from(handle));
+        Ok(Self { dir, disk })
     }
 
     /// The folder `name` in this one.
     pub fn folder(&self, name: &str) -> io::Result<Self> {
-        Self::from_dir(&self.0, single(name)?)
+        Self::within(&self.dir, single(name)?, Arc::clone(&self.disk))
     }
 
     /// The folder itself as a handle.
     pub fn as_dir(&self) -> &Dir {
-        &self.0
+        &self.dir
+    }
+
+    fn fd(&self) -> BorrowedFd<'_> {
+        self.dir.as_fd()
     }
 
     /// What `name` stands for.
     pub fn stat(&self, name: &str) -> io::Result<Stat> {
-        let metadata = match self.0.symlink_metadata(single(name)?) {
+        let metadata = match self.dir.symlink_metadata(single(name)?) {
             Ok(metadata) => metadata,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let entry = Entry::Absent;
@@ -71,7 +84,7 @@ impl Folder {
         } else if metadata.is_dir() {
             Entry::Folder
         } else if metadata.is_symlink() {
-            let target = sys::readlinkat(&self.0, name, Vec::new())?;
+            let target = sys::readlinkat(&self.dir, name, Vec::new())?;
             let target = target
                 .into_string()
                 .map_err(|_| io::Error::other("the symlink's target is not UTF-8"))?;
@@ -87,7 +100,7 @@ impl Folder {
     pub fn read(&self, name: &str, max: u64) -> io::Result<Option<Whole>> {
         // Not to hang on a pipe that took the file's place.
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let file = File::from(sys::openat(&self.0, single(name)?, flags, Mode::empty())?);
+        let file = File::from(sys::openat(&self.dir, single(name)?, flags, Mode::empty())?);
         if !file.metadata()?.is_file() {
             return Err(io::Error::other("not a regular file any more"));
         }
@@ -104,23 +117,20 @@ impl Folder {
         let (start, end) = TEMPORARY;
         let number = COUNTER.fetch_add(1, Ordering::Relaxed);
         let name = format!("{start}{}-{number}{end}", std::process::id());
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-        let open = || sys::openat(&self.0, &name, flags, Mode::RUSR | Mode::WUSR);
-        let handle = match open() {
+        let file = match self.disk.create(self.fd(), &name) {
             // A number of an agent that crashed: process ids are few in a container.
-            Err(rustix::io::Errno::EXIST) => {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 self.remove(&name)?;
-                open()
+                self.disk.create(self.fd(), &name)
             }
             other => other,
         }?;
-        let file = File::from(handle);
         let written = self
             .copy_label(beside, &file)
             // Before the permissions: writing takes set-uid and set-gid bits away.
-            .and_then(|()| (&file).write_all(&whole.content))
-            .and_then(|()| put_meta(&file, whole.meta))
-            .and_then(|()| file.sync_all());
+            .and_then(|()| self.disk.write(&file, &whole.content))
+            .and_then(|()| self.disk.set_meta(&file, whole.meta))
+            .and_then(|()| self.disk.sync(file.as_fd()));
         if let Err(error) = written {
             // The first error is the one to tell.
             let _ = self.remove(&name);
@@ -131,65 +141,64 @@ impl Folder {
 
     /// Gives the file `from` the name `to`, in place of what has that name.
     pub fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        sys::renameat(&self.0, single(from)?, &self.0, single(to)?)?;
-        self.sync()
+        self.disk.rename(self.fd(), single(from)?, single(to)?)
     }
 
-    /// Replaces the file `name`.
+    /// Replaces the file `name`, safe on disk.
     pub fn replace(&self, name: &str, whole: &Whole) -> io::Result<()> {
         let staged = self.stage(whole, name)?;
         self.rename(&staged, name).inspect_err(|_| {
             // The first error is the one to tell.
             let _ = self.remove(&staged);
-        })
+        })?;
+        self.sync()
     }
 
-    /// Writes over the file `name` where it is.
+    /// Writes over the file `name` where it is, safe on disk when it is done and torn before.
     pub fn overwrite(&self, name: &str, whole: &Whole) -> io::Result<()> {
         let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let file = File::from(sys::openat(&self.0, single(name)?, flags, Mode::empty())?);
+        let file = File::from(sys::openat(&self.dir, single(name)?, flags, Mode::empty())?);
         if !file.metadata()?.is_file() {
             return Err(io::Error::other("not a regular file any more"));
         }
-        file.set_len(0)?;
-        (&file).write_all(&whole.content)?;
-        // After the content: writing takes set-uid and set-gid bits away.
-        put_meta(&file, whole.meta)?;
-        file.sync_all()
+        self.disk.truncate(&file)?;
+        self.disk.write(&file, &whole.content)?;
+        self.disk.set_meta(&file, whole.meta)?;
+        self.disk.sync(file.as_fd())
     }
 
     /// Removes the file `name`, if it is there.
     pub fn remove(&self, name: &str) -> io::Result<()> {
-        match self.0.remove_file(single(name)?) {
+        match self.disk.remove(self.fd(), single(name)?) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            other => other.and_then(|()| self.sync()),
+            other => other,
         }
     }
 
-    /// Makes the folder `name` for everybody to look into.
+    /// Makes the folder `name` with these permissions.
     pub fn make_folder(&self, name: &str, mode: u32) -> io::Result<()> {
-        sys::mkdirat(&self.0, single(name)?, Mode::from_raw_mode(0o700))?;
-        let inner = self.folder(name)?;
-        sys::fchmod(&inner.0, Mode::from_raw_mode(mode))?;
-        inner.sync()?;
-        self.sync()
+        self.disk.make_folder(self.fd(), single(name)?, mode)
     }
 
     /// Removes the folder `name` if there is nothing in it; says whether it is gone.
     pub fn remove_folder(&self, name: &str) -> io::Result<bool> {
-        use rustix::io::Errno;
-        match sys::unlinkat(&self.0, single(name)?, AtFlags::REMOVEDIR) {
-            Ok(()) => self.sync().map(|()| true),
-            Err(Errno::NOENT) => Ok(true),
-            Err(Errno::NOTEMPTY | Errno::EXIST | Errno::NOTDIR | Errno::BUSY) => Ok(false),
-            Err(error) => Err(error.into()),
+        use io::ErrorKind::{
+            AlreadyExists, DirectoryNotEmpty, NotADirectory, NotFound, ResourceBusy,
+        };
+        match self.disk.remove_folder(self.fd(), single(name)?) {
+            Ok(()) => Ok(true),
+            Err(error) => match error.kind() {
+                NotFound => Ok(true),
+                AlreadyExists | DirectoryNotEmpty | NotADirectory | ResourceBusy => Ok(false),
+                _ => Err(error),
+            },
         }
     }
 
     /// The names of what `is_meant` in the folder, those that are UTF-8.
     pub fn names(&self, is_meant: fn(&FileType) -> bool) -> io::Result<Vec<String>> {
         let mut names = Vec::new();
-        for entry in self.0.entries()? {
+        for entry in self.dir.entries()? {
             let entry = entry?;
             if is_meant(&entry.file_type()?)
                 && let Ok(name) = entry.file_name().into_string()
@@ -214,15 +223,22 @@ impl Folder {
         Ok(())
     }
 
-    fn sync(&self) -> io::Result<()> {
-        Ok(sys::fsync(&self.0)?)
+    /// Makes the names in the folder safe on disk, and its permissions.
+    pub fn sync(&self) -> io::Result<()> {
+        self.disk.sync(self.fd())
+    }
+
+    /// Makes everything of the file system that the folder is on safe on disk, the names of the
+    /// folders above it included.
+    pub fn sync_all(&self) -> io::Result<()> {
+        self.disk.sync_all(self.fd())
     }
 
     /// Gives `to` the SELinux label of the file `from`, if there are such things here.
     fn copy_label(&self, from: &str, to: &File) -> io::Result<()> {
         use rustix::io::Errno;
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let from = match sys::openat(&self.0, single(from)?, flags, Mode::empty()) {
+        let from = match sys::openat(&self.dir, single(from)?, flags, Mode::empty()) {
             Ok(handle) => handle,
             Err(Errno::NOENT) => return Ok(()),
             Err(error) => return Err(error.into()),
@@ -233,9 +249,9 @@ impl Folder {
             Err(Errno::NODATA | Errno::NOTSUP | Errno::RANGE) => return Ok(()),
             Err(error) => return Err(error.into()),
         };
-        match sys::fsetxattr(to, LABEL, &label[..length], XattrFlags::empty()) {
-            Ok(()) | Err(Errno::NOTSUP) => Ok(()),
-            Err(error) => Err(error.into()),
+        match self.disk.set_label(to, &label[..length]) {
+            Err(error) if error.kind() == io::ErrorKind::Unsupported => Ok(()),
+            other => other,
         }
     }
 }
@@ -258,14 +274,4 @@ fn meta_of(file: &File) -> io::Result<Meta> {
         uid: stat.st_uid,
         gid: stat.st_gid,
     })
-}
-
-/// Owner first: changing it takes set-user-id bits away.
-fn put_meta(file: &File, wanted: Meta) -> io::Result<()> {
-    let Meta { mode, uid, gid } = wanted;
-    let is = meta_of(file)?;
-    if (is.uid, is.gid) != (uid, gid) {
-        sys::fchown(file, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?;
-    }
-    Ok(sys::fchmod(file, Mode::from_raw_mode(mode))?)
 }

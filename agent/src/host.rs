@@ -20,6 +20,8 @@ pub use rooted::Rooted;
 pub const FILE_MAX: u64 = 10 * 1024 * 1024;
 
 /// What `/etc` can be asked and told.
+///
+/// What is made, published or removed is safe on disk only after [`Host::sync`] of its folder.
 pub trait Host: Send + Sync + 'static {
     /// What is at `path` itself, without following a symlink there.
     fn entry(&self, path: &str) -> io::Result<Entry>;
@@ -35,16 +37,21 @@ pub trait Host: Send + Sync + 'static {
     fn remove_folder(&self, path: &str) -> io::Result<bool>;
     /// Writes what is to be at `path` to a temporary file beside it, safe on disk.
     fn stage(&self, path: &str, whole: &Whole) -> io::Result<Staged>;
-    /// Puts the staged file where it belongs, in one step, safe on disk.
+    /// Puts the staged file where it belongs, in one step.
     fn publish(&self, staged: &Staged) -> io::Result<()>;
     /// Removes a staged file that is not wanted any more.
     fn discard(&self, staged: &Staged) -> io::Result<()>;
-    /// Writes over the file at `path` without replacing it: not atomic, for mount points only.
+    /// Writes over the file at `path` without replacing it, safe on disk: not atomic, for mount
+    /// points only.
     fn overwrite(&self, path: &str, whole: &Whole) -> io::Result<()>;
     /// Removes the file at `path`.
     fn remove(&self, path: &str) -> io::Result<()>;
     /// Removes temporary files that a crashed agent left in the folder `path`.
     fn sweep(&self, path: &str) -> io::Result<()>;
+    /// Makes the names in the folder `path` safe on disk. One that is not there has none.
+    fn sync(&self, path: &str) -> io::Result<()>;
+    /// Makes all of `/etc` safe on disk.
+    fn sync_all(&self) -> io::Result<()>;
 }
 
 /// What a name in a folder stands for.

@@ -12,6 +12,7 @@
 pub mod apply;
 pub mod args;
 pub mod commit;
+pub mod disk;
 pub mod folder;
 pub mod host;
 pub mod ledger;

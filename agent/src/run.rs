@@ -43,6 +43,9 @@ fn serve(args: Serve) -> anyhow::Result<()> {
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .init();
+    // Folders are made with the permissions that they are to have, all at once: an agent that dies
+    // between making one and opening it to others would leave it closed.
+    rustix::process::umask(rustix::fs::Mode::empty());
     let mounts = MountInfo::new(&etc).with_context(|| format!("--etc {}", etc.display()))?;
     let host = Rooted::open(&etc, mounts).with_context(|| format!("--etc {}", etc.display()))?;
     let store = Store::open(&state).with_context(|| format!("--state {}", state.display()))?;

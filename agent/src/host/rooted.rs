@@ -2,12 +2,14 @@
 
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 
 use edict_core::guard::path::ROOT;
 use edict_core::resource::Owner;
 
 use super::mount::Mounts;
 use super::{Entry, FILE_MAX, Found, Host, Seen, Staged, Whole};
+use crate::disk::{Disk, Linux};
 use crate::folder::Folder;
 
 /// Folders that Edict makes can be looked into by everybody, as those of the system can.
@@ -22,8 +24,13 @@ pub struct Rooted {
 impl Rooted {
     /// The folder `etc` of the agent's own file system is the host's `/etc`.
     pub fn open(etc: &Path, mounts: impl Mounts) -> io::Result<Self> {
+        Self::open_on(Arc::new(Linux), etc, mounts)
+    }
+
+    /// The same on another disk.
+    pub fn open_on(disk: Arc<dyn Disk>, etc: &Path, mounts: impl Mounts) -> io::Result<Self> {
         Ok(Self {
-            etc: Folder::open_ambient(etc)?,
+            etc: Folder::open_ambient(etc, disk)?,
             mounts: Box::new(mounts),
         })
     }
@@ -40,6 +47,17 @@ impl Rooted {
             folder = Some(folder.as_ref().unwrap_or(&self.etc).folder(step)?);
         }
         work(folder.as_ref().unwrap_or(&self.etc), name)
+    }
+
+    /// Works on the folder `path` itself, if it is there.
+    fn at(&self, path: &str, work: impl FnOnce(&Folder) -> io::Result<()>) -> io::Result<()> {
+        if path == ROOT {
+            return work(&self.etc);
+        }
+        gone(
+            self.within(path, |folder, name| work(&folder.folder(name)?)),
+            (),
+        )
     }
 
     /// Folders above `path` that are not there, the outermost first.
@@ -65,20 +83,19 @@ fn inner(path: &str) -> io::Result<&str> {
         .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "not a path under /etc"))
 }
 
+/// `absent`, where a folder on the way is not there or is a file now: nothing can be in those.
+fn gone<T>(result: io::Result<T>, absent: T) -> io::Result<T> {
+    use io::ErrorKind::{NotADirectory, NotFound};
+    match result {
+        Err(error) if matches!(error.kind(), NotFound | NotADirectory) => Ok(absent),
+        other => other,
+    }
+}
+
 impl Host for Rooted {
     fn entry(&self, path: &str) -> io::Result<Entry> {
-        match self.within(path, |folder, name| Ok(folder.stat(name)?.entry)) {
-            // Nothing can be in a folder that is not there, or in a file.
-            Err(error)
-                if matches!(
-                    error.kind(),
-                    io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
-                ) =>
-            {
-                Ok(Entry::Absent)
-            }
-            other => other,
-        }
+        let entry = self.within(path, |folder, name| Ok(folder.stat(name)?.entry));
+        gone(entry, Entry::Absent)
     }
 
     fn look(&self, path: &str) -> io::Result<Seen> {
@@ -121,7 +138,7 @@ impl Host for Rooted {
     }
 
     fn remove_folder(&self, path: &str) -> io::Result<bool> {
-        self.within(path, Folder::remove_folder)
+        gone(self.within(path, Folder::remove_folder), true)
     }
 
     fn stage(&self, path: &str, whole: &Whole) -> io::Result<Staged> {
@@ -145,7 +162,11 @@ impl Host for Rooted {
     }
 
     fn remove(&self, path: &str) -> io::Result<()> {
-        self.within(path, Folder::remove)
+        match self.within(path, Folder::remove) {
+            // With its folder. One that is a file or a symlink now is another matter.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            other => other,
+        }
     }
 
     fn list(&self, path: &str) -> io::Result<Vec<String>> {
@@ -153,12 +174,14 @@ impl Host for Rooted {
     }
 
     fn sweep(&self, path: &str) -> io::Result<()> {
-        if path == ROOT {
-            return self.etc.sweep();
-        }
-        match self.within(path, |folder, name| folder.folder(name)?.sweep()) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            other => other,
-        }
+        self.at(path, Folder::sweep)
+    }
+
+    fn sync(&self, path: &str) -> io::Result<()> {
+        self.at(path, Folder::sync)
+    }
+
+    fn sync_all(&self) -> io::Result<()> {
+        self.etc.sync_all()
     }
 }

@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 
 use cap_std::fs::FileType;
 use edict_core::digest;
@@ -11,6 +12,7 @@ use edict_core::resource::Owner;
 use serde::{Deserialize, Serialize};
 
 use super::{State, VERSION};
+use crate::disk::{Disk, Linux};
 use crate::folder::Folder;
 use crate::host::{Entry, Meta, Whole, explain};
 use crate::ledger::Stamp;
@@ -86,6 +88,11 @@ struct Version {
 impl Store {
     /// Opens the state folder, making it if need be, for this agent alone.
     pub fn open(path: &Path) -> Result<Self, Error> {
+        Self::open_on(Arc::new(Linux), path)
+    }
+
+    /// The same on another disk.
+    pub fn open_on(disk: Arc<dyn Disk>, path: &Path) -> Result<Self, Error> {
         use std::os::unix::fs::DirBuilderExt as _;
         let own = failed("folder");
         std::fs::DirBuilder::new()
@@ -93,7 +100,7 @@ impl Store {
             .mode(FOLDER_MODE)
             .create(path)
             .map_err(&own)?;
-        let folder = Folder::open_ambient(path).map_err(&own)?;
+        let folder = Folder::open_ambient(path, disk).map_err(&own)?;
         let mode = rustix::fs::Mode::from_raw_mode(FOLDER_MODE);
         rustix::fs::fchmod(folder.as_dir(), mode).map_err(|error| own(error.into()))?;
         let lock = lock(&folder)?;
@@ -101,6 +108,9 @@ impl Store {
             folder.make_folder(ORIGINALS, FOLDER_MODE).map_err(&own)?;
         }
         let originals = folder.folder(ORIGINALS).map_err(failed(ORIGINALS))?;
+        // What an agent has written that was killed right after may not be on disk yet. Nor may the
+        // folder itself, which the kubelet made: its name is where the agent can't reach it.
+        folder.sync_all().map_err(&own)?;
         folder.sweep().map_err(&own)?;
         originals.sweep().map_err(failed(ORIGINALS))?;
         let owner = Owner {
@@ -137,14 +147,26 @@ impl Store {
         self.write(STATE, state)
     }
 
-    /// Keeps a content, safe on disk.
-    pub fn keep(&self, sha256: &str, content: &[u8]) -> Result<(), Error> {
-        if self.original(sha256)?.is_some() {
-            return Ok(());
+    /// Keeps contents by their digests, safe on disk.
+    pub fn keep<'a>(
+        &self,
+        contents: impl IntoIterator<Item = (&'a String, &'a Vec<u8>)>,
+    ) -> Result<(), Error> {
+        let io = failed(ORIGINALS);
+        let mut changed = false;
+        for (sha256, content) in contents {
+            if self.original(sha256)?.is_some() {
+                continue;
+            }
+            let whole = self.private(content.clone());
+            let staged = self.originals.stage(&whole, sha256).map_err(&io)?;
+            self.originals.rename(&staged, sha256).map_err(&io)?;
+            changed = true;
         }
-        self.originals
-            .replace(sha256, &self.private(content.to_vec()))
-            .map_err(failed(ORIGINALS))
+        if changed {
+            self.originals.sync().map_err(&io)?;
+        }
+        Ok(())
     }
 
     /// A kept content, if it is there and whole.
@@ -159,7 +181,8 @@ impl Store {
             .filter(|content| digest::of_bytes(content) == sha256))
     }
 
-    /// Forgets every kept content that is not named.
+    /// Forgets every kept content that is not named. What a power cut brings back is forgotten
+    /// again.
     pub fn forget_all_but(&self, named: &BTreeSet<&str>) -> Result<(), Error> {
         let io = failed(ORIGINALS);
         for name in self.originals.names(FileType::is_file).map_err(&io)? {
@@ -173,12 +196,13 @@ impl Store {
     /// Writes down what is about to be written over, safe on disk.
     pub fn begin_redo(&self, path: &str, whole: &Whole) -> Result<(), Error> {
         let stamp = Stamp::of(whole);
-        self.keep(&stamp.sha256, &whole.content)?;
+        self.keep([(&stamp.sha256, &whole.content)])?;
         let path = path.to_owned();
         self.write(REDO, &Redo { path, stamp })
     }
 
-    /// Says that it has been written over.
+    /// Says that it has been written over. A record that a power cut brings back does no harm: the
+    /// transaction is still open then, and done or taken back anyway.
     pub fn end_redo(&self) -> Result<(), Error> {
         self.folder.remove(REDO).map_err(failed(REDO))
     }

@@ -84,6 +84,14 @@ impl Host for Failing {
     fn sweep(&self, path: &str) -> io::Result<()> {
         self.host.sweep(path)
     }
+    fn sync(&self, path: &str) -> io::Result<()> {
+        self.step()?;
+        self.host.sync(path)
+    }
+    fn sync_all(&self) -> io::Result<()> {
+        self.step()?;
+        self.host.sync_all()
+    }
 }
 
 /// A node with files of every kind, one layer in force and the revision that is to follow.

@@ -14,5 +14,6 @@ mod links;
 mod mounts;
 mod node;
 mod plan;
+mod power;
 mod refusals;
 mod server;
