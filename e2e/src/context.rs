@@ -92,6 +92,17 @@ impl Context {
         node::read_all(nodes, path).await
     }
 
+    /// Which file is at `path` of each node, and when it was last touched: whoever writes it
+    /// changes that.
+    pub async fn touched(&self, nodes: &[Node], path: &str) -> Result<BTreeMap<String, String>> {
+        let mut all = BTreeMap::new();
+        for node in nodes {
+            let stat = node.run(&["stat", "--format=%i %z %y", path]).await?;
+            all.insert(node.name.clone(), stat);
+        }
+        Ok(all)
+    }
+
     /// A kubectl that talks to the cluster.
     pub fn kubectl(&self) -> Process {
         self.cluster.access.kubectl()

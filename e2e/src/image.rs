@@ -25,6 +25,9 @@ const BUILD: Duration = Duration::from_mins(45);
 /// is four times as large has something in it that nobody meant.
 const LARGEST: u64 = 20 << 20;
 
+/// What is in the images, one in each.
+const PROGRAMS: [&str; 2] = ["edict-operator", "edict-agent"];
+
 /// The images of one state of the sources, by name and tag.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Images {
@@ -40,18 +43,41 @@ impl Images {
         let step = Step::begin("images");
         let folder = match &settings.binaries {
             Some(folder) => folder.clone(),
-            None => compile(settings, &step).await?,
+            None => compile(settings, &settings.root, &step).await?,
         };
-        let [operator, agent] = ["edict-operator", "edict-agent"].map(|name| folder.join(name));
+        let images = Self::import(&folder, &step).await?;
+        step.done(&format!("{} {}", images.operator, images.agent));
+        Ok(images)
+    }
+
+    /// Builds both as they were in an earlier commit. The binaries are kept in the cache.
+    pub async fn of_commit(settings: &Settings, commit: &str) -> Result<Self> {
+        let step = Step::begin("images of an earlier release");
+        let folder = settings.cache.join("releases").join(commit);
+        if !folder.is_dir() {
+            let source = settings.root.join(checkout(settings, commit).await?);
+            let built = compile(settings, &source, &step).await?;
+            let partial = folder.with_extension("partial");
+            fs::create_dir_all(&partial)?;
+            for name in PROGRAMS {
+                fs::copy(built.join(name), partial.join(name))?;
+            }
+            fs::rename(&partial, &folder)?;
+        }
+        let images = Self::import(&folder, &step).await?;
+        step.done(&format!("{} {}", images.operator, images.agent));
+        Ok(images)
+    }
+
+    async fn import(folder: &Path, step: &Step) -> Result<Self> {
+        let [operator, agent] = PROGRAMS.map(|name| folder.join(name));
         for program in [&operator, &agent] {
             is_small(program)?;
         }
-        let images = Self {
-            operator: import(&operator, "edict/operator", &step).await?,
-            agent: import(&agent, "edict/agent", &step).await?,
-        };
-        step.done(&format!("{} {}", images.operator, images.agent));
-        Ok(images)
+        Ok(Self {
+            operator: import(&operator, "edict/operator", step).await?,
+            agent: import(&agent, "edict/agent", step).await?,
+        })
     }
 
     /// Brings both to every node that lacks them.
@@ -67,15 +93,38 @@ impl Images {
 /// Compiles both binaries and gives the folder that they are in.
 pub async fn build(settings: &Settings) -> Result<PathBuf> {
     let step = Step::begin("binaries");
-    let folder = compile(settings, &step).await?;
+    let folder = compile(settings, &settings.root, &step).await?;
     step.done("compiled");
+    Ok(folder)
+}
+
+/// Puts the sources of an earlier commit, as they were, into a folder of this repository that git
+/// ignores, and gives that.
+pub async fn checkout(settings: &Settings, commit: &str) -> Result<String> {
+    let folder = format!("target/releases/{commit}");
+    let source = settings.root.join(&folder);
+    fs::create_dir_all(&source)?;
+    let archive = Process::new("git")
+        .args(["archive", "--format=tar", commit])
+        .folder(&settings.root)
+        .bytes()
+        .await
+        .with_context(|| {
+            format!("commit {commit} of hack/versions is not in this clone: git fetch --unshallow")
+        })?;
+    Process::new("tar")
+        .args(["--extract", "--directory"])
+        .arg(&source)
+        .stdin(archive)
+        .text()
+        .await?;
     Ok(folder)
 }
 
 /// Compiles both binaries and gives the folder that they are in. The flags of
 /// static binaries have a target folder of their own, or every other build would
 /// start from nothing after this one.
-async fn compile(settings: &Settings, step: &Step) -> Result<PathBuf> {
+async fn compile(settings: &Settings, source: &Path, step: &Step) -> Result<PathBuf> {
     let host = host().await?;
     let target = settings.root.join("target/image");
     let mut cargo = Process::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
@@ -84,7 +133,7 @@ async fn compile(settings: &Settings, step: &Step) -> Result<PathBuf> {
         .env("CARGO_TARGET_DIR", &target)
         .env("RUSTFLAGS", "-C target-feature=+crt-static")
         .env("CARGO_TERM_PROGRESS_WHEN", "never")
-        .folder(&settings.root)
+        .folder(source)
         .within(BUILD);
     // What cargo tells the test that runs this is not meant for another cargo.
     for (name, _) in env::vars_os() {

@@ -31,10 +31,9 @@ const READY: Duration = Duration::from_mins(3);
 /// images.
 pub async fn install(settings: &Settings, cluster: &Cluster, images: &Images) -> Result<()> {
     let step = Step::begin("install");
-    let overlay = overlay(settings, images)?;
     apply(cluster, settings, "-f", settings.root.join("crds")).await?;
     established(cluster).await?;
-    apply(cluster, settings, "-k", overlay).await?;
+    operator(settings, cluster, images, "deploy").await?;
     apply(
         cluster,
         settings,
@@ -42,13 +41,43 @@ pub async fn install(settings: &Settings, cluster: &Cluster, images: &Images) ->
         settings.root.join("fixtures/fleet.yaml"),
     )
     .await?;
-    let client = cluster.access.client().await?;
-    step.note("waiting for the operator");
-    operator_ready(&client, &images.operator).await?;
-    step.note("waiting for the agents");
-    agents_ready(&client, &images.agent).await?;
+    step.note("waiting for operator and agents");
+    ready(cluster, images).await?;
     step.done("operator and agents are ready");
     Ok(())
+}
+
+/// Puts these images in the place of those that run, and waits until they run. Kinds and Fleet stay
+/// as they are.
+pub async fn replace(
+    settings: &Settings,
+    cluster: &Cluster,
+    images: &Images,
+    deploy: &str,
+) -> Result<()> {
+    let step = Step::begin("replace");
+    operator(settings, cluster, images, deploy).await?;
+    ready(cluster, images).await?;
+    step.done(&format!("{} and {} run", images.operator, images.agent));
+    Ok(())
+}
+
+/// Applies the manifests in the folder `deploy` of this repository with these images.
+pub async fn operator(
+    settings: &Settings,
+    cluster: &Cluster,
+    images: &Images,
+    deploy: &str,
+) -> Result<()> {
+    let overlay = overlay(settings, images, deploy)?;
+    apply(cluster, settings, "-k", overlay).await
+}
+
+/// Waits until operator and agents run these images.
+pub async fn ready(cluster: &Cluster, images: &Images) -> Result<()> {
+    let client = cluster.access.client().await?;
+    operator_ready(&client, &images.operator).await?;
+    agents_ready(&client, &images.agent).await
 }
 
 /// Waits until the operator runs this image.
@@ -133,8 +162,8 @@ async fn established(cluster: &Cluster) -> Result<()> {
     Ok(())
 }
 
-/// A kustomization over `deploy/` that names the images.
-fn overlay(settings: &Settings, images: &Images) -> Result<PathBuf> {
+/// A kustomization over a folder of this repository that names the images.
+fn overlay(settings: &Settings, images: &Images, deploy: &str) -> Result<PathBuf> {
     let folder = settings.output().join("install");
     fs::create_dir_all(&folder)?;
     let tag = images
@@ -148,7 +177,7 @@ fn overlay(settings: &Settings, images: &Images) -> Result<PathBuf> {
 apiVersion: kustomize.config.k8s.io/v1beta1
 kind: Kustomization
 resources:
-- ../../../deploy
+- ../../../{deploy}
 images:
 - name: edict/operator
   newTag: {tag}

@@ -1,0 +1,163 @@
+//! Operator and agents of different releases work together, in both directions.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use e2e::image::{Images, checkout};
+use e2e::settings::{Settings, version};
+use e2e::{Context, Draft, install, nodeconfig, wait};
+use edict_crds::Role;
+use k8s_openapi::api::core::v1::Pod;
+use kube::Api;
+use kube::api::ListParams;
+
+/// A push and its report.
+const CHANGED: Duration = Duration::from_mins(2);
+
+/// What is in force before everything, and stays so.
+struct Kept {
+    draft: Draft,
+    path: String,
+    touched: std::collections::BTreeMap<String, String>,
+}
+
+impl Kept {
+    async fn new(ctx: &Context) -> Result<Self> {
+        let path = format!("/etc/edict/{}/kept", ctx.name);
+        let name = format!("{}-kept", ctx.name);
+        let draft = Draft::new(&name, nodeconfig::role(Role::All)).file(&path, "kept\n");
+        draft.settle(ctx, ctx.nodes()).await?;
+        let touched = ctx.touched(ctx.nodes(), &path).await?;
+        Ok(Self {
+            draft,
+            path,
+            touched,
+        })
+    }
+
+    /// In force, said to be so, and not written again.
+    async fn holds(&self, ctx: &Context) -> Result<()> {
+        self.draft.settled(ctx, ctx.nodes()).await?;
+        let now = ctx.touched(ctx.nodes(), &self.path).await?;
+        ensure!(
+            now == self.touched,
+            "written again: {:?}, then {now:?}",
+            self.touched
+        );
+        Ok(())
+    }
+}
+
+/// What a user does with whatever runs: a new one, a change, a conflict-free key of a shared file,
+/// and the way back.
+async fn works(ctx: &Context, with: &str) -> Result<()> {
+    let path = format!("/etc/edict/{}/{with}", ctx.name);
+    let name = format!("{}-{with}", ctx.name);
+    let draft = |content| Draft::new(&name, nodeconfig::role(Role::All)).file(&path, content);
+    draft("one\n").settle(ctx, ctx.nodes()).await?;
+    draft("two\n").settle(ctx, ctx.nodes()).await?;
+    for (node, found) in ctx.read_all(ctx.nodes(), &path).await? {
+        ensure!(
+            found.as_deref() == Some(b"two\n"),
+            "{node}, {with}: {found:?}"
+        );
+    }
+    draft("two\n").delete(ctx).await?;
+    wait::until("the file to be given back", CHANGED, async || {
+        let found = ctx.read_all(ctx.nodes(), &path).await?;
+        Ok(wait::Seen::when(found.values().all(Option::is_none), found))
+    })
+    .await
+}
+
+#[tokio::test]
+async fn from_the_release_before_and_back() -> Result<()> {
+    e2e::test("upgrade", async |ctx| {
+        let settings = Settings::read()?;
+        let before = version("previous_release")?;
+        let old = Images::of_commit(&settings, before).await?;
+        old.load(&*ctx.cluster.provider).await?;
+        let sources = checkout(&settings, before).await?;
+        let kept = Kept::new(&ctx).await?;
+        let this = ctx.images.clone();
+        let body = async {
+            let mixed = Images {
+                operator: old.operator.clone(),
+                agent: this.agent.clone(),
+            };
+            install::replace(&settings, &ctx.cluster, &mixed, &sources).await?;
+            works(&ctx, "old-operator").await?;
+            kept.holds(&ctx).await?;
+            install::replace(&settings, &ctx.cluster, &old, &sources).await?;
+            kept.holds(&ctx).await?;
+            let mixed = Images {
+                operator: this.operator.clone(),
+                agent: old.agent.clone(),
+            };
+            install::replace(&settings, &ctx.cluster, &mixed, "deploy").await?;
+            works(&ctx, "old-agents").await?;
+            kept.holds(&ctx).await
+        };
+        let outcome = body.await;
+        install::replace(&settings, &ctx.cluster, &this, "deploy").await?;
+        outcome?;
+        works(&ctx, "neither").await?;
+        kept.holds(&ctx).await?;
+        kept.draft.delete(&ctx).await
+    })
+    .await
+}
+
+/// Has the nodes forget that there ever was an agent, as nodes that never had one.
+async fn without_agents(ctx: &Context) -> Result<()> {
+    let delete = ["delete", "fleet", "default", "--ignore-not-found"];
+    ctx.kubectl().args(delete).within(CHANGED).text().await?;
+    let pods: Api<Pod> = Api::namespaced(ctx.client.clone(), install::NAMESPACE);
+    let agents = ListParams::default().labels("app.kubernetes.io/name=edict-agent");
+    wait::until("the agents to be gone", CHANGED, async || {
+        let left = pods.list(&agents).await?.items.len();
+        Ok(wait::Seen::when(left == 0, left))
+    })
+    .await?;
+    for node in ctx.nodes() {
+        node.run(&["rm", "-rf", "/var/lib/edict"]).await?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn from_agents_of_the_wire_version_before() -> Result<()> {
+    e2e::test("upgrade-wire", async |ctx| {
+        let settings = Settings::read()?;
+        let old = Images::of_commit(&settings, version("previous_wire")?).await?;
+        old.load(&*ctx.cluster.provider).await?;
+        let this = ctx.images.clone();
+        let mixed = Images {
+            operator: this.operator.clone(),
+            agent: old.agent,
+        };
+        let fleet = settings.root.join("fixtures/fleet.yaml");
+        let fleet = async || {
+            let apply = ctx.kubectl().args(["apply", "-f"]).arg(&fleet);
+            apply.text().await
+        };
+        let body = async {
+            without_agents(&ctx).await?;
+            install::operator(&settings, &ctx.cluster, &mixed, "deploy").await?;
+            fleet().await?;
+            install::ready(&ctx.cluster, &mixed).await?;
+            works(&ctx, "old-agents").await?;
+            Kept::new(&ctx).await
+        };
+        let outcome = body.await;
+        install::operator(&settings, &ctx.cluster, &this, "deploy").await?;
+        fleet().await?;
+        install::ready(&ctx.cluster, &this).await?;
+        let kept = outcome?;
+        // The new agents read what the old ones have left.
+        kept.holds(&ctx).await?;
+        works(&ctx, "new-agents").await?;
+        kept.draft.delete(&ctx).await
+    })
+    .await
+}
