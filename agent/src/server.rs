@@ -60,7 +60,7 @@ impl Server {
         let mut handshakes = Handshakes::default();
         let (connections, pushes) = (TaskTracker::new(), TaskTracker::new());
         let ending = CancellationToken::new();
-        let router = api::router(self.agent, pushes.clone());
+        let router = api::router(self.agent, pushes.clone(), ending.clone());
         let mut end = std::pin::pin!(end);
         loop {
             // The end comes first: under a flood of connections it would not be seen otherwise.

@@ -15,6 +15,7 @@ use futures::stream;
 use http::{StatusCode, header};
 use tokio::sync::mpsc::{self, UnboundedSender};
 use tokio::sync::{Mutex, OwnedMutexGuard};
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::apply::Agent;
@@ -22,20 +23,25 @@ use crate::apply::Agent;
 /// A whole message over a slow line; a client that takes longer holds memory for nothing.
 const BODY_WITHIN: Duration = Duration::from_secs(30);
 
+/// The reason for which a push is refused that came too late.
+const ENDING: &str = "Ending";
+
 #[derive(Clone)]
 struct Shared {
     agent: Arc<Agent>,
     /// Whose turn it is to push: the others wait here, and hold no thread.
     turn: Arc<Mutex<()>>,
     pushes: TaskTracker,
+    ending: CancellationToken,
 }
 
-/// The routes. Pushes under way are tracked by `pushes`.
-pub fn router(agent: Arc<Agent>, pushes: TaskTracker) -> Router {
+/// The routes. Pushes under way are tracked by `pushes`; none is begun once the server is `ending`.
+pub fn router(agent: Arc<Agent>, pushes: TaskTracker, ending: CancellationToken) -> Router {
     let shared = Shared {
         agent,
         turn: Arc::default(),
         pushes,
+        ending,
     };
     Router::new()
         .route(HELLO, get(hello))
@@ -59,6 +65,13 @@ async fn push(State(shared): State<Shared>, request: Request) -> Result<Response
     }
     // A client that goes away meanwhile ends this here: what is pushed next is newer.
     let turn = shared.turn.clone().lock_owned().await;
+    // Whoever waited here while the server was told to end would not be waited for.
+    if shared.ending.is_cancelled() {
+        return Err(Refused(Refusal::new(
+            ENDING,
+            "this agent is ending, and another one takes its place",
+        )));
+    }
     let agent = shared.agent.clone();
     let admit = move || (agent.admit(&push), push, turn);
     let (refusal, push, turn) = tokio::task::spawn_blocking(admit).await.map_err(|_| {
@@ -123,6 +136,7 @@ impl IntoResponse for Refused {
             "WrongNode" => StatusCode::MISDIRECTED_REQUEST,
             wire::FENCED => StatusCode::CONFLICT,
             "Failed" => StatusCode::INTERNAL_SERVER_ERROR,
+            ENDING => StatusCode::SERVICE_UNAVAILABLE,
             _ => StatusCode::BAD_REQUEST,
         };
         tracing::warn!(

@@ -1,5 +1,7 @@
 //! Whom the server lets in, over the loopback interface.
 
+mod ending;
+
 use std::convert::Infallible;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -81,8 +83,12 @@ struct Served {
 
 impl Served {
     async fn new() -> Self {
+        Self::of(Node::new()).await
+    }
+
+    async fn of(node: Node) -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let (node, ca, tls) = (Node::new(), Ca::new(), tempfile::tempdir().unwrap());
+        let (ca, tls) = (Ca::new(), tempfile::tempdir().unwrap());
         let listener = TcpListener::bind("[::1]:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let (end, told) = oneshot::channel::<()>();
