@@ -9,6 +9,10 @@ use serde::{Deserialize, Serialize};
 
 /// The one name that a Fleet may have.
 pub const NAME: &str = "default";
+/// The finalizer that keeps a Fleet until what it brought up is gone.
+pub const FINALIZER: &str = "edict.dev/fleet";
+/// The condition that every agent runs, and is of the newest image.
+pub const READY: &str = "Ready";
 
 /// How Edict itself is installed on the nodes.
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -24,10 +28,12 @@ pub const NAME: &str = "default";
     derive = "PartialEq",
     doc = "The Fleet is the installation: creating the one named default brings up an agent on every Linux node, with the certificates that it and the operator need. It also says where NodeConfigs may write.",
     validation = kube::core::Rule::new("self.metadata.name == 'default'").message("there is one Fleet, and its name is default"),
-    printcolumn(name = "State", type_ = "string", json_path = ".status.state", description = "Ready when every agent runs"),
+    printcolumn(name = "State", type_ = "string", json_path = ".status.state", description = "Ready when every agent runs as the Fleet says"),
     printcolumn(name = "Agents", type_ = "integer", json_path = ".status.agents", description = "Nodes that should have an agent"),
     printcolumn(name = "Ready", type_ = "integer", json_path = ".status.ready", description = "Nodes whose agent runs"),
-    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+    printcolumn(name = "Updated", type_ = "integer", json_path = ".status.updated", description = "Nodes whose agent is what the Fleet says now"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(name = "Message", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].message", priority = 1)
 )]
 pub struct FleetSpec {
     /// The agents.
@@ -42,7 +48,8 @@ pub struct FleetSpec {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Agent {
-    /// Image of the agent. If left out, the one that belongs to the operator's own release.
+    /// Image of the agent. If left out, the one that belongs to the operator's own release. When it
+    /// changes, agents are replaced one after the other; one that does not come up halts that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 512))]
     pub image: Option<String>,
@@ -63,18 +70,35 @@ pub struct FleetStatus {
     /// The generation of the spec that this status speaks of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// Ready, Progressing or Failed.
+    // kubectl explain shows the type's own text.
+    /// How far the installation has come.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 32))]
-    pub state: Option<String>,
+    pub state: Option<State>,
     /// Nodes that should have an agent.
     #[serde(default)]
     pub agents: u32,
     /// Nodes whose agent runs.
     #[serde(default)]
     pub ready: u32,
-    /// Ready: every agent runs.
+    /// Nodes whose agent is what the Fleet says now, and not of an image or with settings of before.
+    #[serde(default)]
+    pub updated: u32,
+    /// Ready: every agent runs, and is what the Fleet says now.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
+}
+
+/// How far the installation has come. Why stands in the condition Ready.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum State {
+    /// Every agent runs, and is what the Fleet says now.
+    Ready,
+    /// Agents are on their way.
+    Progressing,
+    /// An agent that was replaced does not come up: no other is replaced until it does, or until the
+    /// Fleet says something else.
+    Halted,
+    /// The Fleet is being deleted: agents, Service and certificates go.
+    Removing,
 }

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use edict_crds::{Fleet, NodeConfig, NodeState};
-use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _};
+use futures::{FutureExt as _, Stream, StreamExt as _, TryStreamExt as _, stream};
 use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet};
 use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod, Secret};
 use kube::runtime::reflector::{self, Store};
+use kube::runtime::watcher::Event;
 use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
@@ -81,7 +82,16 @@ pub struct Cache {
     /// The ConfigMaps in Edict's namespace.
     pub config_maps: Store<ConfigMap>,
     changes: broadcast::Sender<Change>,
-    synced: watch::Receiver<bool>,
+    synced: watch::Receiver<Synced>,
+}
+
+/// What has been listed once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Synced {
+    Nothing,
+    /// What the installation is told from.
+    Installation,
+    Everything,
 }
 
 impl Cache {
@@ -92,7 +102,7 @@ impl Cache {
     ) -> (Self, impl Future<Output = anyhow::Result<()>> + use<>) {
         // More changes at once than this make a listener look at everything, which it can.
         let (changes, _) = broadcast::channel(1024);
-        let (all_synced, synced) = watch::channel(false);
+        let (all_synced, synced) = watch::channel(Synced::Nothing);
         let own = watcher::Config::default();
         let agents =
             watcher::Config::default().labels(&format!("{}={}", AGENT_LABEL.0, AGENT_LABEL.1));
@@ -100,17 +110,16 @@ impl Cache {
             changes: changes.clone(),
             watches: Vec::new(),
         };
+        // Never as if there were none: that would give every node back.
         let configs = work.follow(Api::<NodeConfig>::all(client.clone()), own.clone(), |_| {
             Change::NodeConfig
         });
-        let states = work.follow(
-            Api::<NodeState>::all(client.clone()),
-            own.clone(),
-            |state| Change::NodeState(edict_crds::name(state).to_owned()),
-        );
-        let fleets = work.follow(Api::<Fleet>::all(client.clone()), own.clone(), |_| {
-            Change::Fleet
+        let states = watcher(Api::<NodeState>::all(client.clone()), own.clone());
+        let states = work.fill(none_without_kind(states), |state| {
+            Change::NodeState(edict_crds::name(state).to_owned())
         });
+        let fleets = watcher(Api::<Fleet>::all(client.clone()), own.clone());
+        let fleets = work.fill(none_without_kind(fleets), |_| Change::Fleet);
         let nodes = work.follow(Api::<Node>::all(client.clone()), own.clone(), |_| {
             Change::Node
         });
@@ -143,8 +152,10 @@ impl Cache {
         let waiting = cache.clone();
         let running = async move {
             let sync = async move {
-                waiting.all_ready().await?;
-                all_synced.send_replace(true);
+                waiting.installation_ready().await?;
+                all_synced.send_replace(Synced::Installation);
+                waiting.rest_ready().await?;
+                all_synced.send_replace(Synced::Everything);
                 tracing::info!("caches are synced");
                 std::future::pending::<anyhow::Result<()>>().await
             };
@@ -157,14 +168,18 @@ impl Cache {
     }
 
     // Only for one task: a store wakes no more than the last one that waits for it.
-    async fn all_ready(&self) -> anyhow::Result<()> {
-        self.configs.wait_until_ready().await?;
-        self.states.wait_until_ready().await?;
+    async fn installation_ready(&self) -> anyhow::Result<()> {
         self.fleets.wait_until_ready().await?;
         self.nodes.wait_until_ready().await?;
         self.agents.wait_until_ready().await?;
         self.revisions.wait_until_ready().await?;
         self.daemonsets.wait_until_ready().await?;
+        Ok(())
+    }
+
+    async fn rest_ready(&self) -> anyhow::Result<()> {
+        self.configs.wait_until_ready().await?;
+        self.states.wait_until_ready().await?;
         self.secrets.wait_until_ready().await?;
         self.config_maps.wait_until_ready().await?;
         Ok(())
@@ -172,13 +187,23 @@ impl Cache {
 
     /// Whether every kind has been listed once.
     pub fn is_synced(&self) -> bool {
-        *self.synced.borrow()
+        *self.synced.borrow() == Synced::Everything
     }
 
     /// Returns when every kind has been listed once: an empty cache is no empty cluster.
     pub async fn synced(&self) -> anyhow::Result<()> {
+        self.reached(Synced::Everything).await
+    }
+
+    /// Returns when those kinds have been listed once that the installation is told from: Fleets, nodes
+    /// and what the agents are made of. A Fleet can leave where the other kinds are gone already.
+    pub async fn installation_synced(&self) -> anyhow::Result<()> {
+        self.reached(Synced::Installation).await
+    }
+
+    async fn reached(&self, wanted: Synced) -> anyhow::Result<()> {
         let mut synced = self.synced.clone();
-        synced.wait_for(|synced| *synced).await?;
+        synced.wait_for(|synced| *synced >= wanted).await?;
         Ok(())
     }
 
@@ -245,9 +270,21 @@ impl Work {
             + Sync
             + 'static,
     {
+        self.fill(watcher(api, config), change)
+    }
+
+    /// A cache that is filled by these events.
+    fn fill<K>(
+        &mut self,
+        events: impl Stream<Item = watcher::Result<Event<K>>> + Send + 'static,
+        change: impl Fn(&K) -> Change + Send + Sync + 'static,
+    ) -> Store<K>
+    where
+        K: Resource<DynamicType = ()> + Clone + std::fmt::Debug + Send + Sync + 'static,
+    {
         let (store, writer) = reflector::store();
         let changes = self.changes.clone();
-        let watch = reflector::reflector(writer, watcher(api, config))
+        let watch = reflector::reflector(writer, events)
             .default_backoff()
             .touched_objects()
             .inspect_err(|error| {
@@ -262,5 +299,70 @@ impl Work {
             });
         self.watches.push(watch.boxed());
         store
+    }
+}
+
+/// The same events, and an empty list where the API server does not know the kind: without its
+/// CustomResourceDefinition there is no object of it. Those of the other kinds may wait for somebody
+/// to let go of them, while their own definition is being deleted.
+fn none_without_kind<K>(
+    events: impl Stream<Item = watcher::Result<Event<K>>>,
+) -> impl Stream<Item = watcher::Result<Event<K>>> {
+    let mut known = true;
+    events.flat_map(move |event| {
+        let unknown = matches!(
+            &event,
+            Err(watcher::Error::InitialListFailed(kube::Error::Api(answer))) if answer.code == 404
+        );
+        // Once: what follows an error without any success waits longer and longer.
+        let none = (unknown && known).then_some([Ok(Event::Init), Ok(Event::InitDone)]);
+        known = event.is_ok() || (known && !unknown);
+        stream::iter(none.into_iter().flatten().chain([event]))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use edict_crds::NodeStateSpec;
+
+    fn refused(code: u16) -> watcher::Result<Event<NodeState>> {
+        let status = kube::core::Status::failure("no", "No")
+            .with_code(code)
+            .boxed();
+        Err(watcher::Error::InitialListFailed(kube::Error::Api(status)))
+    }
+
+    async fn shown(events: Vec<watcher::Result<Event<NodeState>>>) -> Vec<&'static str> {
+        let shown = none_without_kind(stream::iter(events)).map(|event| match event {
+            Ok(Event::Init) => "init",
+            Ok(Event::InitDone) => "done",
+            Ok(_) => "object",
+            Err(_) => "error",
+        });
+        shown.collect().await
+    }
+
+    #[tokio::test]
+    async fn without_its_definition_a_kind_has_no_objects() {
+        let there = || {
+            Ok(Event::InitApply(NodeState::new(
+                "n",
+                NodeStateSpec::default(),
+            )))
+        };
+        let (gone, away) = (|| refused(404), || refused(503));
+        assert_eq!(shown(vec![gone()]).await, ["init", "done", "error"]);
+        assert_eq!(
+            shown(vec![gone(), gone(), Ok(Event::Init), there(), gone()]).await,
+            [
+                "init", "done", "error", "error", "init", "object", "init", "done", "error"
+            ]
+        );
+        assert_eq!(shown(vec![away(), away()]).await, ["error", "error"]);
+        assert_eq!(
+            shown(vec![away(), gone()]).await,
+            ["error", "init", "done", "error"]
+        );
     }
 }

@@ -43,6 +43,8 @@ pub mod reason {
     pub const FOREIGN_CHANGE: &str = "ForeignChange";
     /// The installation is complete.
     pub const READY: &str = "Ready";
+    /// An agent that was replaced does not come up, and no other is replaced.
+    pub const HALTED: &str = "Halted";
 }
 
 /// Publishes Events; one that cannot be published is logged and changes nothing else.

@@ -6,7 +6,7 @@
 //!   |
 //! rollout   plan (pure) -> NodeState.spec, revisions, NodeConfig.status          one writer
 //! node      NodeState -> compose (pure) -> push -> NodeState.status              one task a node
-//! fleet     Fleet -> certificates, ServiceAccount, Service, DaemonSet
+//! fleet     Fleet -> certificates, ServiceAccount, Service, DaemonSet; roll (pure) -> agents replaced
 //! ```
 
 pub mod agent;

@@ -75,7 +75,8 @@ impl Objects<'_> {
             "metadata": self.metadata(),
             "spec": {
                 "selector": {"matchLabels": {"app.kubernetes.io/name": AGENT}},
-                "updateStrategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 1}},
+                // The fleet controller replaces agents itself, see roll.rs.
+                "updateStrategy": {"type": "OnDelete"},
                 "template": {
                     "metadata": {"labels": labels},
                     "spec": {
@@ -206,7 +207,18 @@ mod tests {
             .filter_map(|v| v["hostPath"]["path"].as_str())
             .collect();
         assert_eq!(host, ["/etc", "/var/lib/edict"]);
-        assert_eq!(daemonset["metadata"]["ownerReferences"][0]["kind"], "Fleet");
+        // Nothing of it outlives a Fleet that somebody frees by hand.
+        let owner = &daemonset["metadata"]["ownerReferences"][0];
+        assert_eq!(
+            (&owner["kind"], &owner["uid"]),
+            (&json!("Fleet"), &json!("u"))
+        );
+    }
+
+    #[test]
+    fn only_the_fleet_controller_replaces_agents() {
+        let strategy = &daemonset(json!({}))["spec"]["updateStrategy"];
+        assert_eq!(strategy, &json!({"type": "OnDelete"}));
     }
 
     #[test]

@@ -12,9 +12,9 @@ use super::objects;
 use crate::pki::{self, Holder, Pair};
 
 /// The Secret of the CA. Only the operator reads it.
-const AUTHORITY: &str = "edict-ca";
+pub const AUTHORITY: &str = "edict-ca";
 /// The Secret of the operator's certificate.
-const OPERATOR: &str = "edict-operator-tls";
+pub const OPERATOR: &str = "edict-operator-tls";
 /// When a certificate is to be renewed, RFC 3339.
 const RENEW: &str = "edict.dev/renew-after";
 
