@@ -23,8 +23,8 @@ pub const OPERATOR: &str = "edict-operator";
 /// The DaemonSet that the operator makes.
 pub const AGENT: &str = "edict-agent";
 
-/// Images are on the nodes already: this is scheduling, certificates and a
-/// rolling update of five agents, one after the other.
+/// Images are on the nodes already: this is scheduling, certificates and an update
+/// of five agents, one after the other, a few seconds each.
 const READY: Duration = Duration::from_mins(3);
 
 /// Applies CRDs, operator and Fleet, and waits until operator and agents run these
@@ -102,7 +102,8 @@ pub async fn operator_ready(client: &Client, image: &str) -> Result<()> {
     .await
 }
 
-/// Waits until every agent runs this image.
+/// Waits until every agent runs this image. Where it was another one, the operator
+/// replaces them; the DaemonSet's numbers are of its newest template all the same.
 pub async fn agents_ready(client: &Client, image: &str) -> Result<()> {
     let api: Api<DaemonSet> = Api::namespaced(client.clone(), NAMESPACE);
     wait::until("the agents", READY, async || {
@@ -163,7 +164,7 @@ async fn established(cluster: &Cluster) -> Result<()> {
 }
 
 /// A kustomization over a folder of this repository that names the images.
-fn overlay(settings: &Settings, images: &Images, deploy: &str) -> Result<PathBuf> {
+pub fn overlay(settings: &Settings, images: &Images, deploy: &str) -> Result<PathBuf> {
     let folder = settings.output().join("install");
     fs::create_dir_all(&folder)?;
     let tag = images
