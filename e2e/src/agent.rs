@@ -12,7 +12,7 @@ use hyper::body::Bytes;
 use hyper::client::conn::http2::{SendRequest, handshake};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use k8s_openapi::api::core::v1::{Pod, Secret};
-use kube::api::{ListParams, Portforwarder};
+use kube::api::{DeleteParams, ListParams, Portforwarder};
 use kube::{Api, Client, ResourceExt as _};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -22,6 +22,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
 use crate::install::NAMESPACE;
+use crate::wait::{self, Seen};
 
 /// The Secret with the operator's own certificate.
 pub const OPERATOR_SECRET: &str = "edict-operator-tls";
@@ -30,6 +31,8 @@ pub const AGENT_SECRET: &str = "edict-agent-tls";
 
 /// A connection through the API server to another node and back.
 const CONNECT: Duration = Duration::from_secs(15);
+/// An agent ends at once, and the kubelet starts the next one when it comes to it.
+const REPLACED: Duration = Duration::from_mins(2);
 /// One transaction on a busy machine.
 const ANSWER: Duration = Duration::from_secs(30);
 
@@ -102,6 +105,34 @@ pub async fn pod(client: &Client, node: &str) -> Result<Pod> {
     pods.into_iter()
         .find(|pod| pod.metadata.deletion_timestamp.is_none())
         .with_context(|| format!("no agent runs on {node}"))
+}
+
+/// Puts another pod in the place of a node's agent, and waits until that is ready.
+pub async fn replace(client: &Client, node: &str) -> Result<()> {
+    let before = pod(client, node).await.ok();
+    if let Some(before) = &before {
+        let api: Api<Pod> = Api::namespaced(client.clone(), NAMESPACE);
+        api.delete(&before.name_any(), &DeleteParams::default())
+            .await?;
+    }
+    replaced(client, node, before.as_ref()).await
+}
+
+/// Waits until another pod than `before` is the ready agent of a node.
+pub async fn replaced(client: &Client, node: &str, before: Option<&Pod>) -> Result<()> {
+    let uid = |pod: &Pod| pod.metadata.uid.clone();
+    let what = format!("another agent on {node}");
+    wait::until(&what, REPLACED, async || {
+        let now = pod(client, node).await?;
+        let conditions = now.status.as_ref().and_then(|it| it.conditions.as_ref());
+        let ready = conditions
+            .into_iter()
+            .flatten()
+            .any(|one| one.type_ == "Ready" && one.status == "True");
+        let other = before.is_none_or(|before| uid(before) != uid(&now));
+        Ok(Seen::when(ready && other, now.status))
+    })
+    .await
 }
 
 /// A line to an agent's port with nothing spoken on it yet.

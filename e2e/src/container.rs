@@ -59,6 +59,15 @@ pub async fn of_cluster(name: &str) -> Result<Vec<Container>> {
         .collect())
 }
 
+/// The address of a container in kind's network; empty while it does not run.
+pub async fn address(name: &str) -> Result<String> {
+    let format = "--format={{.NetworkSettings.Networks.kind.IPAddress}}";
+    Process::new("docker")
+        .args(["inspect", format, name])
+        .text()
+        .await
+}
+
 /// The id of a local image.
 pub async fn image_id(image: &str) -> Result<String> {
     Process::new("docker")

@@ -47,6 +47,14 @@ pub async fn test<F>(name: &str, body: F) -> Result<()>
 where
     F: AsyncFnOnce(Context) -> Result<()>,
 {
+    test_within(name, LONGEST, body).await
+}
+
+/// As [`test`], for one that was told how long to go on.
+pub async fn test_within<F>(name: &str, longest: Duration, body: F) -> Result<()>
+where
+    F: AsyncFnOnce(Context) -> Result<()>,
+{
     let _turn = TURN.lock().await;
     let shared = SHARED.get_or_init(async || prepare().await.map_err(|error| format!("{error:#}")));
     let shared = shared.await.as_ref().map_err(|error| anyhow!("{error}"))?;
@@ -59,9 +67,9 @@ where
             .context("what an earlier run left does not go away")?;
         body(ctx.clone()).await
     };
-    let outcome = AssertUnwindSafe(timeout(LONGEST, run)).catch_unwind().await;
+    let outcome = AssertUnwindSafe(timeout(longest, run)).catch_unwind().await;
     let outcome = outcome.map(|ended| {
-        ended.unwrap_or_else(|_| Err(anyhow!("{name} did not end within {} s", LONGEST.as_secs())))
+        ended.unwrap_or_else(|_| Err(anyhow!("{name} did not end within {} s", longest.as_secs())))
     });
     if !matches!(outcome, Ok(Ok(()))) {
         dump(&ctx.cluster, &ctx.folder).await;

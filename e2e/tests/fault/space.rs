@@ -1,0 +1,125 @@
+//! A node whose disk is full.
+
+use anyhow::{Result, ensure};
+use e2e::hostfile::folder;
+use e2e::nodeconfig::role;
+use e2e::sample::throughout;
+use e2e::{Change, Context, Draft, Fault, Node, agent, fault, status};
+use edict_crds::nodeconfig::State;
+use edict_crds::{NodeConfig, Role};
+use k8s_openapi::jiff::Timestamp;
+use kube::Api;
+use kube::api::{Patch, PatchParams};
+use serde_json::json;
+
+use super::{BACK, NOTICED, all_hold, begin, others, test};
+
+/// Where an agent keeps its state.
+const STATE: &str = "/var/lib/edict";
+
+#[tokio::test]
+async fn where_files_go() -> Result<()> {
+    test("fault-space", async |ctx| {
+        let node = ctx.workers().remove(0);
+        let (one, path) = begin(&ctx, "file", role(Role::All)).await?;
+        let two = one.clone().file(&path, "two\n");
+        let folder = folder(&ctx).await?;
+        let volume = Fault::volume(&node, &folder, 64).await?;
+        volume
+            .during(&ctx, async || {
+                one.settle(&ctx, ctx.nodes()).await?;
+                fault::fill(&node, &folder).await?;
+                let change = Change::of(&ctx, &one, ctx.nodes(), ["one\n", "two\n"]).await?;
+                throughout(&ctx, &[change], async || {
+                    fails(&ctx, &two, &node, &path).await?;
+                    let there = node.run(&["ls", "-A", &folder]).await?;
+                    ensure!(
+                        there.split_whitespace().eq([fault::FILLER, "file"]),
+                        "something is left of the attempt: {there}"
+                    );
+                    fault::free(&node, &folder).await?;
+                    retry(&ctx, &two).await?;
+                    arrives(&ctx, &two, &path).await
+                })
+                .await?;
+                two.delete(&ctx).await?;
+                all_hold(&ctx, ctx.nodes(), &path, None).await
+            })
+            .await?;
+        node.remove(&folder).await
+    })
+    .await
+}
+
+#[tokio::test]
+async fn where_the_state_is_kept() -> Result<()> {
+    test("fault-state", async |ctx| {
+        let node = ctx.workers().remove(1);
+        let (one, path) = begin(&ctx, "file", role(Role::All)).await?;
+        // Something to lose: a file that was there before.
+        let before = "before\n";
+        ctx.plant(&node, &path, before.as_bytes(), 0o640).await?;
+        one.settle(&ctx, ctx.nodes()).await?;
+        let two = one.clone().file(&path, "two\n");
+        let change = [Change::of(&ctx, &one, ctx.nodes(), ["one\n", "two\n"]).await?];
+        let kept = node.tree(STATE).await?;
+        throughout(&ctx, &change, async || {
+            let volume = Fault::volume(&node, STATE, 1024).await?;
+            let body = async || {
+                fault::fill(&node, STATE).await?;
+                // The agent that runs has the folder in its hand.
+                agent::replace(&ctx.client, &node.name).await?;
+                fails(&ctx, &two, &node, &path).await?;
+                let mut now = node.tree(STATE).await?;
+                now.remove(&format!("{STATE}/{}", fault::FILLER));
+                ensure!(now == kept, "the state was {kept:?} and is {now:?}");
+                Ok(())
+            };
+            volume.during(&ctx, body).await?;
+            agent::replace(&ctx.client, &node.name).await?;
+            retry(&ctx, &two).await?;
+            arrives(&ctx, &two, &path).await
+        })
+        .await?;
+        two.delete(&ctx).await?;
+        all_hold(&ctx, std::slice::from_ref(&node), &path, Some(before)).await?;
+        all_hold(&ctx, &others(&ctx, &node), &path, None).await
+    })
+    .await
+}
+
+/// A change fails on the one node, which keeps what it has, and says what to do; all others get it.
+async fn fails(ctx: &Context, two: &Draft, node: &Node, path: &str) -> Result<()> {
+    two.apply(ctx).await?;
+    let others = others(ctx, node);
+    let status = status::reach(ctx, two.name(), "all but one", NOTICED, |status| {
+        (status.applied as usize, status.failed) == (others.len(), 1)
+    });
+    let status = status.await?;
+    let words = ["No space left on device", "free some space on the node"];
+    ensure!(
+        status.state == Some(State::Failed)
+            && status::says(&status, &node.name, State::Failed, &words),
+        "{status:?}"
+    );
+    all_hold(ctx, &others, path, Some("two\n")).await?;
+    all_hold(ctx, std::slice::from_ref(node), path, Some("one\n")).await
+}
+
+/// Has what failed tried again.
+async fn retry(ctx: &Context, draft: &Draft) -> Result<()> {
+    let api: Api<NodeConfig> = Api::all(ctx.client.clone());
+    let annotations = json!({"edict.dev/retry": Timestamp::now().to_string()});
+    let patch = json!({"metadata": {"annotations": annotations}});
+    api.patch(draft.name(), &PatchParams::default(), &Patch::Merge(patch))
+        .await?;
+    Ok(())
+}
+
+async fn arrives(ctx: &Context, two: &Draft, path: &str) -> Result<()> {
+    status::reach(ctx, two.name(), "all of them", BACK, |status| {
+        status.state == Some(State::Applied) && status.applied == status.targeted
+    })
+    .await?;
+    all_hold(ctx, ctx.nodes(), path, Some("two\n")).await
+}
