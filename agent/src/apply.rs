@@ -320,7 +320,8 @@ impl<'a> Round<'a> {
         if layer.digest != digest(&layer.config, &layer.contents) {
             report.message.push_str(OTHER_DIGEST);
         } else if report.violations.is_empty() {
-            match locate::locate(&*self.agent.host, layer, &self.policy) {
+            let ledger = &self.state.ledger;
+            match locate::locate(&*self.agent.host, ledger, layer, &self.policy) {
                 Err(error) => {
                     report.outcome = Outcome::Failed;
                     report.message = error.to_string();

@@ -10,6 +10,7 @@ use edict_core::resource::Resource;
 
 use crate::host::Host;
 use crate::host::path::{self, resolve};
+use crate::ledger::{Ledger, Original};
 
 /// What was found out about the paths of a layer.
 #[derive(Debug, Default)]
@@ -21,13 +22,31 @@ pub struct Located {
 }
 
 /// Follows every path of a layer that passed the guard, and judges where it leads.
-pub fn locate(host: &dyn Host, layer: &Layer, policy: &Policy) -> Result<Located, path::Error> {
+pub fn locate(
+    host: &dyn Host,
+    ledger: &Ledger,
+    layer: &Layer,
+    policy: &Policy,
+) -> Result<Located, path::Error> {
+    // Without Edict there is nothing, and nobody else has made anything of it.
+    let yields = |path: &str| {
+        let entry = ledger.files.get(path);
+        let looked = || host.look(path).map(|seen| seen.found);
+        entry.is_some_and(|entry| {
+            entry.original == Original::Absent
+                && looked().is_ok_and(|found| entry.wrote(found.file()))
+        })
+    };
+    let way = Way {
+        host,
+        yields: &yields,
+    };
     let mut located = Located::default();
     let mut files = Vec::new();
     for (block, resource) in layer.render() {
         match resource {
             Resource::File(file) => {
-                let real = located.follow(host, &file.path)?;
+                let real = located.follow(way, &file.path)?;
                 let twice = files.contains(&real).then_some(&rule::DUPLICATE);
                 for rule in check(&real, policy).into_iter().chain(twice) {
                     let field = field(layer, block, &file.path);
@@ -36,14 +55,14 @@ pub fn locate(host: &dyn Host, layer: &Layer, policy: &Policy) -> Result<Located
                 files.push(real);
             }
             Resource::Keys(keys) => {
-                let real = located.follow(host, &keys.path)?;
+                let real = located.follow(way, &keys.path)?;
                 for rule in off_limits(&real, &policy.protected) {
                     located.violate(block.to_owned(), rule, &keys.path, &real);
                 }
             }
             Resource::Unit(unit) => {
                 for path in &unit.reads {
-                    located.follow(host, path)?;
+                    located.follow(way, path)?;
                 }
             }
             Resource::Setting(_) => {}
@@ -52,12 +71,19 @@ pub fn locate(host: &dyn Host, layer: &Layer, policy: &Policy) -> Result<Located
     Ok(located)
 }
 
+/// What paths are followed on, and which files on the way do not count.
+#[derive(Clone, Copy)]
+struct Way<'a> {
+    host: &'a dyn Host,
+    yields: &'a dyn Fn(&str) -> bool,
+}
+
 impl Located {
-    fn follow(&mut self, host: &dyn Host, path: &str) -> Result<String, path::Error> {
+    fn follow(&mut self, way: Way<'_>, path: &str) -> Result<String, path::Error> {
         if let Some(real) = self.paths.get(path) {
             return Ok(real.clone());
         }
-        let real = resolve(host, path)?;
+        let real = resolve(way.host, path, way.yields)?;
         self.paths.insert(path.to_owned(), real.clone());
         Ok(real)
     }

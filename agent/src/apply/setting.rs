@@ -25,7 +25,7 @@ impl Etc<'_> {
         let normal = under
             .split('/')
             .all(|name| !matches!(name, "" | "." | ".."));
-        normal.then(|| resolve(self.0, path).ok())?
+        normal.then(|| resolve(self.0, path, &|_| false).ok())?
     }
 }
 

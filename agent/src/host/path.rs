@@ -45,7 +45,14 @@ pub enum Error {
 
 /// The path that `path` leads to. What does not exist yet is allowed at its end. `path` is
 /// absolute, normal and under `/etc`.
-pub fn resolve(host: &dyn Host, path: &str) -> Result<String, Error> {
+///
+/// A file on the way for which `yields` holds counts as absent: Edict put it there, and takes it
+/// away where something is to be in a folder of that name.
+pub fn resolve(
+    host: &dyn Host,
+    path: &str,
+    yields: &dyn Fn(&str) -> bool,
+) -> Result<String, Error> {
     let mut walk = Walk {
         at: Vec::new(),
         ahead: split(path).collect(),
@@ -78,6 +85,7 @@ pub fn resolve(host: &dyn Host, path: &str) -> Result<String, Error> {
             Entry::Folder => {}
             Entry::Absent => walk.missing = true,
             Entry::File | Entry::Special if walk.ahead.is_empty() => {}
+            Entry::File if yields(&here) => walk.missing = true,
             Entry::File | Entry::Special => return Err(Error::NotAFolder(here)),
             Entry::Link(target) => {
                 hops += 1;

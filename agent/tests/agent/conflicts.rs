@@ -1,6 +1,6 @@
 //! Several layers on one file or key.
 
-use edict_core::layer::DeletionPolicy;
+use edict_core::layer::{DeletionPolicy, Layer};
 use edict_core::wire::Outcome;
 
 use crate::node::{DOCKER, Node, Say as _, layer, leaving, resources};
@@ -135,4 +135,67 @@ fn retained_files_stay_with_the_next_owner() {
     node.release(&b);
     assert_eq!(node.read("/etc/motd"), "before");
     assert_eq!(node.read("/etc/issue"), "a");
+}
+
+/// Whoever wins, the loser is told so and nobody fails: a file of Edict's in the way of another one is
+/// no file of the host.
+#[test]
+fn a_file_and_a_file_under_it() {
+    let above = layer("above").file("/etc/edict/x", "above");
+    let under = layer("under").file("/etc/edict/x/y", "under");
+    for (winner, loser) in [(&above, &under), (&under, &above)] {
+        let winner = &winner.clone().priority(1);
+        let path = |layer: &Layer| {
+            if layer.name == "above" {
+                "/etc/edict/x"
+            } else {
+                "/etc/edict/x/y"
+            }
+        };
+        for pushes in [
+            vec![vec![loser], vec![winner, loser]],
+            vec![vec![winner], vec![loser, winner]],
+        ] {
+            let node = Node::new();
+            let tree = node.tree();
+            for layers in pushes {
+                let report = node.push(&layers);
+                assert!(report.is_settled(), "{:?}", report.layers);
+            }
+            let report = node.push(&[winner, loser]);
+            assert_eq!(node.read(path(winner)), winner.name);
+            assert_eq!(report.layers[0].conflicts, []);
+            let lost = report.layers[1].conflicts.iter().map(|lost| &*lost.path);
+            assert_eq!(lost.collect::<Vec<_>>(), [path(loser)]);
+            node.release(winner);
+            assert_eq!(node.read(path(loser)), loser.name);
+            node.release(loser);
+            assert_eq!(node.tree(), tree);
+        }
+    }
+}
+
+#[test]
+fn a_layer_moves_its_file_into_a_folder_of_that_name_and_back() {
+    let node = Node::new();
+    let tree = node.tree();
+    let file = layer("a").file("/etc/edict/x", "x");
+    let folder = layer("a").file("/etc/edict/x/y", "y");
+    for _ in 0..2 {
+        node.apply(&file);
+        assert_eq!(node.read("/etc/edict/x"), "x");
+        node.apply(&folder);
+        assert_eq!(node.read("/etc/edict/x/y"), "y");
+    }
+    // What somebody else made of it is not Edict's to take away.
+    node.apply(&file);
+    node.write("/etc/edict/x", "somebody's");
+    let message = node.fail(&folder);
+    assert!(
+        message.starts_with("/etc/edict/x is not a folder"),
+        "{message}"
+    );
+    node.write("/etc/edict/x", "x");
+    node.release(&file);
+    assert_eq!(node.tree(), tree);
 }

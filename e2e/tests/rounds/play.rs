@@ -99,18 +99,24 @@ impl Play {
         for action in actions {
             match action {
                 Action::Freeze(node, long) => {
-                    faults.push(Fault::freeze(&ctx.nodes()[*node]).await?);
-                    noticed.extend(long.then_some(*node));
+                    let node = &ctx.nodes()[*node];
+                    faults.push(Fault::freeze(node).await?);
+                    noticed.extend(long.then(|| node.clone()));
                 }
                 Action::Cut(node, long) => {
-                    faults.push(Fault::cut(&ctx, &ctx.nodes()[*node]).await?);
-                    noticed.extend(long.then_some(*node));
+                    let node = &ctx.nodes()[*node];
+                    taken("the agent", async || {
+                        agent::pod(&ctx.client, &node.name).await
+                    })
+                    .await?;
+                    faults.push(Fault::cut(&ctx, node).await?);
+                    noticed.extend(long.then(|| node.clone()));
                 }
                 other => self.act(other, word).await?,
             }
         }
         for node in noticed {
-            fault::contact(&ctx, &ctx.nodes()[node], Contact::Unreachable, NOTICED).await?;
+            fault::contact(&ctx, &node, Contact::Unreachable, NOTICED).await?;
         }
         Ok(())
     }
@@ -121,11 +127,12 @@ impl Play {
             Action::Write(slot, spec) => {
                 let config = self.config(*slot, spec, word);
                 let draft = self.draft(&config);
-                taken(&format!("writing {}", config.name), async || {
-                    draft.apply(ctx).await
-                })
-                .await?;
-                let created = draft.created(ctx).await?.as_second();
+                let what = format!("writing {}", config.name);
+                let created = taken(&what, async || {
+                    draft.apply(ctx).await?;
+                    draft.created(ctx).await
+                });
+                let created = created.await?.as_second();
                 self.configs.insert(*slot, Config { created, ..config });
                 self.changes += 1;
             }
@@ -351,7 +358,7 @@ async fn found(node: &e2e::Node, folder: &str) -> Result<Found> {
 }
 
 /// Asks for something until the API takes it.
-async fn taken(what: &str, mut ask: impl AsyncFnMut() -> Result<()>) -> Result<()> {
+async fn taken<T>(what: &str, mut ask: impl AsyncFnMut() -> Result<T>) -> Result<T> {
     wait::until(what, TAKEN, async || ask().await.map(Seen::Done)).await
 }
 
