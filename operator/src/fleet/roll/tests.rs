@@ -94,7 +94,11 @@ fn serving_agents_go_one_at_a_time() {
         (vec![new("a"), ending(new("b")), old("c")], 0, vec![]),
         (vec![new("a"), old("c")], 1, vec![]),
         // One that is too old serves; one that comes up too old does not.
-        (vec![too_old(old("a"))], 0, vec!["a"]),
+        (
+            vec![new("a"), mute(old("b")), too_old(old("c"))],
+            0,
+            vec!["c"],
+        ),
         (vec![too_old(new("a")), old("b")], 0, vec![]),
     ] {
         assert_eq!(replaced(&agents, missing), expected, "{agents:#?}");
