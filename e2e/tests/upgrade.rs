@@ -6,7 +6,8 @@ use anyhow::{Result, ensure};
 use e2e::image::{Images, checkout};
 use e2e::settings::{Settings, version};
 use e2e::{Context, Draft, install, nodeconfig, wait};
-use edict_crds::Role;
+use edict_crds::nodestate::Contact;
+use edict_crds::{NodeState, Role};
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 use kube::api::ListParams;
@@ -126,10 +127,10 @@ async fn without_agents(ctx: &Context) -> Result<()> {
 }
 
 #[tokio::test]
-async fn from_agents_of_the_wire_version_before() -> Result<()> {
-    e2e::test("upgrade-wire", async |ctx| {
+async fn agents_that_are_too_old_say_so_until_they_are_replaced() -> Result<()> {
+    e2e::test("upgrade-old", async |ctx| {
         let settings = Settings::read()?;
-        let old = Images::of_commit(&settings, version("previous_wire")?).await?;
+        let old = Images::of_commit(&settings, version("too_old_release")?).await?;
         old.load(&*ctx.cluster.provider).await?;
         let this = ctx.images.clone();
         let mixed = Images {
@@ -141,23 +142,36 @@ async fn from_agents_of_the_wire_version_before() -> Result<()> {
             let apply = ctx.kubectl().args(["apply", "-f"]).arg(&fleet);
             apply.text().await
         };
+        let path = format!("/etc/edict/{}/file", ctx.name);
+        let draft = Draft::new(&ctx.name, nodeconfig::role(Role::All)).file(&path, "new\n");
         let body = async {
             without_agents(&ctx).await?;
             install::operator(&settings, &ctx.cluster, &mixed, "deploy").await?;
             fleet().await?;
             install::ready(&ctx.cluster, &mixed).await?;
-            works(&ctx, "old-agents").await?;
-            Kept::new(&ctx).await
+            draft.apply(&ctx).await?;
+            let states: Api<NodeState> = Api::all(ctx.client.clone());
+            for node in ctx.nodes() {
+                let what = "to say that its agent is too old";
+                wait::object(&states, &node.name, what, CHANGED, |state| {
+                    let status = state.status.as_ref();
+                    status.is_some_and(|status| status.state == Some(Contact::AgentTooOld))
+                })
+                .await?;
+            }
+            for (node, found) in ctx.read_all(ctx.nodes(), &path).await? {
+                ensure!(found.is_none(), "{node}: {found:?}");
+            }
+            anyhow::Ok(())
         };
         let outcome = body.await;
         install::operator(&settings, &ctx.cluster, &this, "deploy").await?;
         fleet().await?;
         install::ready(&ctx.cluster, &this).await?;
-        let kept = outcome?;
-        // The new agents read what the old ones have left.
-        kept.holds(&ctx).await?;
+        outcome?;
+        draft.settled(&ctx, ctx.nodes()).await?;
         works(&ctx, "new-agents").await?;
-        kept.draft.delete(&ctx).await
+        draft.delete(&ctx).await
     })
     .await
 }
