@@ -5,14 +5,18 @@ pub mod tls;
 
 use std::collections::VecDeque;
 use std::future::Future;
+use std::io;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use rustls::ServerConfig;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -27,6 +31,10 @@ const CONNECTIONS_MAX: usize = 16;
 const HANDSHAKES_MAX: usize = 64;
 /// Longer than a handshake takes across continents.
 const HANDSHAKE_WITHIN: Duration = Duration::from_secs(10);
+/// How long one that is refused has to hear why: an alert, over the way that the handshake came.
+const ALERT_WITHIN: Duration = Duration::from_secs(2);
+/// What such a one may have sent already and is thrown away.
+const UNREAD_MAX: u64 = 64 * 1024;
 /// How long to wait when nothing can be accepted: out of file handles mostly.
 const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 /// A connection ends after this time, so that a certificate is not believed for ever.
@@ -156,7 +164,7 @@ impl Connection {
     ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
         stream.set_nodelay(true)?;
         let config = self.identity.load().await?;
-        let accept = TlsAcceptor::from(config).accept(stream);
+        let accept = accept(config, stream);
         let stream = tokio::select! {
             accepted = tokio::time::timeout(HANDSHAKE_WITHIN, accept) => {
                 accepted.map_err(|_| "the handshake took too long")??
@@ -190,6 +198,24 @@ impl Connection {
         connection.as_mut().graceful_shutdown();
         Ok(connection.await?)
     }
+}
+
+/// Meets a client; one that is not believed is told why.
+async fn accept(config: Arc<ServerConfig>, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
+    let accepted = TlsAcceptor::from(config).accept(stream).into_fallible();
+    let (error, mut stream) = match accepted.await {
+        Ok(stream) => return Ok(stream),
+        Err(refused) => refused,
+    };
+    // What it has sent already and nobody has read would have the connection reset, and the alert
+    // lost on its way.
+    let heard = async {
+        stream.shutdown().await?;
+        let mut rest = stream.take(UNREAD_MAX);
+        tokio::io::copy(&mut rest, &mut tokio::io::sink()).await
+    };
+    let _ = tokio::time::timeout(ALERT_WITHIN, heard).await;
+    Err(error)
 }
 
 /// Not within the loop: what is logged can't be held across an await.

@@ -11,8 +11,10 @@ use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::http2::{SendRequest, handshake};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use rustls::CertificateError;
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
 
 /// How long a connection may take: an agent is one hop away.
@@ -47,6 +49,8 @@ pub enum Error {
 /// A connection to one agent.
 pub struct Agent {
     sender: SendRequest<Full<Bytes>>,
+    /// Ends with the connection, which ends when the sender is dropped, and says why it did.
+    work: Option<JoinHandle<hyper::Result<()>>>,
 }
 
 impl Agent {
@@ -55,24 +59,22 @@ impl Agent {
         address: SocketAddr,
         tls: Arc<rustls::ClientConfig>,
     ) -> Result<Self, Error> {
-        let connection = |error: &dyn std::fmt::Display| Error::Connection(error.to_string());
         let name = ServerName::try_from(wire::AGENT_NAME).expect("the agents' name is a DNS name");
         let connecting = async {
             let stream = TcpStream::connect(address)
                 .await
-                .map_err(|error| connection(&error))?;
+                .map_err(|error| lost(&error))?;
             // The requests are small and wait for their answers.
             let _ = stream.set_nodelay(true);
             let stream = TlsConnector::from(tls)
                 .connect(name, stream)
                 .await
-                .map_err(|error| connection(&error))?;
+                .map_err(|error| lost(&error))?;
             let (sender, work) = handshake(TokioExecutor::new(), TokioIo::new(stream))
                 .await
-                .map_err(|error| connection(&error))?;
-            // Ends with the connection, which ends when the sender is dropped.
-            tokio::spawn(work);
-            Ok(Self { sender })
+                .map_err(|error| lost(&error))?;
+            let work = Some(tokio::spawn(work));
+            Ok(Self { sender, work })
         };
         tokio::time::timeout(CONNECT, connecting)
             .await
@@ -143,14 +145,19 @@ impl Agent {
     }
 
     async fn send(&mut self, method: Method, path: &str, body: Bytes) -> Result<Incoming, Error> {
-        let lost = |error: hyper::Error| Error::Connection(error.to_string());
         let request = Request::builder()
             .method(method)
             .uri(format!("https://{}{path}", wire::AGENT_NAME))
             .body(Full::new(body))
             .expect("the request is made of constants");
-        self.sender.ready().await.map_err(lost)?;
-        let response = self.sender.send_request(request).await.map_err(lost)?;
+        let asking = async {
+            self.sender.ready().await?;
+            self.sender.send_request(request).await
+        };
+        let response = match asking.await {
+            Ok(response) => response,
+            Err(error) => return Err(self.ended(&error).await),
+        };
         let status = response.status();
         let body = response.into_body();
         if status == StatusCode::OK {
@@ -168,5 +175,58 @@ impl Agent {
             Ok(refusal) => Error::Refused(refusal.to_string()),
             Err(_) => Error::Refused(format!("HTTP status {status}")),
         })
+    }
+
+    /// Why a request came to nothing. With TLS 1.3 an agent refuses a certificate after the handshake,
+    /// and only the connection hears of it.
+    async fn ended(&mut self, error: &hyper::Error) -> Error {
+        if (error.is_canceled() || error.is_closed())
+            && let Some(work) = self.work.take()
+            && let Ok(Err(end)) = work.await
+        {
+            return lost(&end);
+        }
+        lost(error)
+    }
+}
+
+/// What became of a connection, in words that stay the same: they go into a status.
+fn lost(error: &(dyn std::error::Error + 'static)) -> Error {
+    let mut behind = vec![error];
+    while let Some(source) = behind.last().and_then(|error| error.source()) {
+        behind.push(source);
+    }
+    let own = behind.iter().find_map(|error| {
+        let error = error.downcast_ref::<std::io::Error>()?.get_ref()?;
+        error.downcast_ref::<rustls::Error>()
+    });
+    let dates = match own {
+        Some(rustls::Error::InvalidCertificate(error)) => dates(error),
+        _ => None,
+    };
+    // HTTP/2 keeps the words of an alert and nothing else. TLS has one word for both.
+    let refused = || behind.iter().any(|error| error.to_string().contains(ALERT));
+    let whose = match dates {
+        Some(dates) => format!("the agent's certificate is {dates}"),
+        None if refused() => {
+            "the agent finds the operator's certificate expired, or not valid yet".to_owned()
+        }
+        None => return Error::Connection(error.to_string()),
+    };
+    Error::Connection(format!(
+        "{whose}: compare the clocks of this node and of the operator's"
+    ))
+}
+
+/// How rustls calls the alert of a certificate whose time is over or has not come.
+const ALERT: &str = "CertificateExpired";
+
+/// What is wrong with the dates of a certificate; without the time, which is another one each time.
+fn dates(error: &CertificateError) -> Option<&'static str> {
+    use CertificateError as Is;
+    match error {
+        Is::Expired | Is::ExpiredContext { .. } => Some("expired"),
+        Is::NotValidYet | Is::NotValidYetContext { .. } => Some("not valid yet"),
+        _ => None,
     }
 }

@@ -11,6 +11,7 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{NoServerSessionStorage, ParsedCertificate, WebPkiClientVerifier};
+use rustls::time_provider::{DefaultTimeProvider, TimeProvider};
 use rustls::{
     CertificateError, DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig,
     SignatureScheme,
@@ -21,6 +22,7 @@ use rustls::{
 #[derive(Clone, Debug)]
 pub struct Identity {
     folder: PathBuf,
+    clock: Arc<dyn TimeProvider>,
 }
 
 /// Why there is no identity to show.
@@ -45,7 +47,14 @@ pub enum Error {
 impl Identity {
     /// The identity in `folder`: `tls.crt`, `tls.key` and `ca.crt`.
     pub fn new(folder: PathBuf) -> Self {
-        Self { folder }
+        let clock = Arc::new(DefaultTimeProvider);
+        Self { folder, clock }
+    }
+
+    /// With another clock than the system's to judge the operator's certificate by.
+    #[must_use]
+    pub fn with_clock(self, clock: Arc<dyn TimeProvider>) -> Self {
+        Self { clock, ..self }
     }
 
     /// How to meet a client right now.
@@ -67,6 +76,8 @@ impl Identity {
             .with_client_cert_verifier(Arc::new(OperatorOnly { inner }))
             .with_single_cert(chain, key)
             .map_err(useless)?;
+
+        config.time_provider = self.clock.clone();
         config.alpn_protocols = vec![b"h2".to_vec()];
         // Each connection proves anew who it is.
         config.send_tls13_tickets = 0;

@@ -4,6 +4,7 @@
     reason = "a test states its expectations by failing; .clippy.toml covers test functions only"
 )]
 
+mod clock;
 mod conflicts;
 mod containerd;
 mod content;
