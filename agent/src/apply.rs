@@ -312,6 +312,7 @@ impl<'a> Round<'a> {
             digest: layer.digest.clone(),
             in_force: None,
             outcome: Outcome::Refused,
+            held: false,
             message: String::new(),
             violations: layer.check(&self.policy),
             conflicts: Vec::new(),

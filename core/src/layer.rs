@@ -9,6 +9,7 @@ use crate::content::Contents;
 use crate::digest;
 use crate::guard::{Policy, Violation};
 use crate::resource::Resource;
+use crate::retry::Retry;
 
 /// One `NodeConfig`'s revision as one node gets it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -27,6 +28,9 @@ pub struct Layer {
     /// What becomes of the node's configuration when this layer leaves.
     #[serde(default)]
     pub deletion_policy: DeletionPolicy,
+    /// Which try was asked for last, if ever one was. No part of the revision.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry: Option<Retry>,
     /// What the layer says.
     pub config: Config,
     /// What the configuration refers to.
@@ -119,6 +123,7 @@ mod tests {
             created: jiff::Timestamp::UNIX_EPOCH,
             digest: digest(&config, &contents),
             deletion_policy: DeletionPolicy::Restore,
+            retry: None,
             config,
             contents,
         }

@@ -18,5 +18,6 @@ pub mod json;
 pub mod layer;
 pub mod resolve;
 pub mod resource;
+pub mod retry;
 pub mod setting;
 pub mod wire;

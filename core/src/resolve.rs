@@ -188,6 +188,7 @@ mod tests {
             created: jiff::Timestamp::from_second(created).unwrap(),
             digest: String::new(),
             deletion_policy: crate::layer::DeletionPolicy::Restore,
+            retry: None,
             config: Config::default(),
             contents: crate::content::Contents::default(),
         }

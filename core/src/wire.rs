@@ -16,10 +16,15 @@ use crate::guard::{Policy, Violation};
 use crate::layer::{DeletionPolicy, Layer};
 use crate::resolve::Conflict;
 
-/// The version of these messages. Version 2 added [`Fence`].
-pub const VERSION: u32 = 2;
-/// The version before, which both sides still speak. An agent refuses a push of any other.
-pub const PREVIOUS: u32 = 1;
+/// The version of these messages.
+pub const VERSION: u32 = 3;
+/// The oldest version that both sides still speak. An agent refuses a push of any before.
+pub const OLDEST: u32 = 1;
+/// The version that added [`Fence`].
+pub const FENCES: u32 = 2;
+/// The version that added [`Layer::retry`] and [`LayerReport::held`]. Who speaks an older one reads
+/// no message that has them, and can't ask for another try: nothing is held for it.
+pub const HOLDS: u32 = 3;
 /// The most bytes that a message may have, 16 MiB: every layer of a node at its largest, with room.
 pub const MESSAGE_MAX: usize = 16_777_216;
 /// The path of [`Hello`].
@@ -99,7 +104,7 @@ impl Push {
         let outlines: Vec<_> = layers.iter().map(Layer::outline).collect();
         let digest = crate::digest::of(&(&policy, &outlines, &releases));
         Self {
-            wire: PREVIOUS,
+            wire: OLDEST,
             node,
             fence: None,
             digest,
@@ -109,11 +114,12 @@ impl Push {
         }
     }
 
-    /// The push as `fence` sends it to an agent that speaks wire version `wire`.
+    /// The push as `fence` sends it to an agent that speaks wire version `wire`. What such an agent
+    /// does not know is not in `self` already, since it would count in the digest.
     #[must_use]
     pub fn fenced(self, wire: u32, fence: Fence) -> Self {
         let wire = wire.min(VERSION);
-        let fence = (wire > PREVIOUS).then_some(fence);
+        let fence = (wire >= FENCES).then_some(fence);
         Self {
             wire,
             fence,
@@ -202,11 +208,18 @@ impl Report {
     /// refuses is so for where a path leads on its node, and what is not read for how a program is
     /// set up there: both may be mended there.
     pub fn is_settled(&self) -> bool {
-        let layers = self
-            .layers
-            .iter()
-            .all(|layer| matches!(layer.outcome, Outcome::Applied | Outcome::PendingReload));
-        layers && self.releases.iter().all(|release| release.done)
+        self.layers.iter().all(LayerReport::is_there) && self.is_released()
+    }
+
+    /// Whether the same push would end the same: everything is there, or is held until it changes
+    /// or another try is asked for.
+    pub fn is_at_rest(&self) -> bool {
+        let rests = |layer: &LayerReport| layer.is_there() || layer.held;
+        self.layers.iter().all(rests) && self.is_released()
+    }
+
+    fn is_released(&self) -> bool {
+        self.releases.iter().all(|release| release.done)
     }
 }
 
@@ -225,6 +238,10 @@ pub struct LayerReport {
     pub in_force: Option<String>,
     /// How it ended.
     pub outcome: Outcome,
+    /// Whether it failed and is not tried again until it changes or another try is asked for. Only
+    /// said to an operator of wire version [`HOLDS`].
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub held: bool,
     /// Why it ended so; empty when there is nothing to say.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub message: String,
@@ -237,6 +254,12 @@ pub struct LayerReport {
     /// The units that still run with what they read before, `docker.service` for instance.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub pending: Vec<String>,
+}
+
+impl LayerReport {
+    fn is_there(&self) -> bool {
+        matches!(self.outcome, Outcome::Applied | Outcome::PendingReload)
+    }
 }
 
 /// How a layer ended on a node.
@@ -334,17 +357,17 @@ impl fmt::Display for Refusal {
 /// Why a push is refused by the agent of `node` before anything of it is looked at.
 pub fn refuse(push: &Push, node: &str) -> Option<Refusal> {
     let refusal = |reason: &str, message: String| Some(Refusal::new(reason, message));
-    if !(PREVIOUS..=VERSION).contains(&push.wire) {
+    if !(OLDEST..=VERSION).contains(&push.wire) {
         let wire = push.wire;
         return refusal(
             "WireVersion",
-            format!("this agent speaks wire versions {PREVIOUS} and {VERSION}, not {wire}"),
+            format!("this agent speaks wire versions {OLDEST} to {VERSION}, not {wire}"),
         );
     }
-    if (push.wire > PREVIOUS) != push.fence.is_some() {
+    if (push.wire >= FENCES) != push.fence.is_some() {
         return refusal(
             "BadMessage",
-            format!("a push has a fence since wire version {VERSION}, and none before"),
+            format!("a push has a fence since wire version {FENCES}, and none before"),
         );
     }
     if push.node != node {
@@ -386,6 +409,7 @@ pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Refusal> {
 mod tests {
     use super::*;
     use crate::config::{Config, Docker};
+    use crate::retry::Retry;
 
     fn push() -> Push {
         let layer = Layer {
@@ -395,6 +419,7 @@ mod tests {
             created: jiff::Timestamp::UNIX_EPOCH,
             digest: "d".into(),
             deletion_policy: DeletionPolicy::Restore,
+            retry: None,
             config: Config {
                 docker: Some(Docker::default()),
                 ..Config::default()
@@ -428,6 +453,7 @@ mod tests {
         for change in [
             |p: &mut Push| p.policy.allowed.push("/etc/x".into()),
             |p: &mut Push| p.layers[0].priority = 2,
+            |p: &mut Push| p.layers[0].retry = Some(Retry::of("again")),
             |p: &mut Push| p.releases.clear(),
             |p: &mut Push| p.digest.push('0'),
         ] {
@@ -444,7 +470,7 @@ mod tests {
             refusal.to_string(),
             "WrongNode: the push is for node node-1, this is node node-2"
         );
-        for wire in [PREVIOUS - 1, VERSION + 1] {
+        for wire in [OLDEST - 1, VERSION + 1] {
             let other = Push { wire, ..push() };
             assert_eq!(refuse(&other, "node-1").unwrap().reason, "WireVersion");
         }
@@ -456,14 +482,19 @@ mod tests {
             epoch: 3,
             sequence: 7,
         };
-        for (theirs, wire, told) in [(1, 1, None), (2, 2, Some(fence)), (9, 2, Some(fence))] {
+        for (theirs, wire, told) in [
+            (1, 1, None),
+            (2, 2, Some(fence)),
+            (3, 3, Some(fence)),
+            (9, 3, Some(fence)),
+        ] {
             let sent = push().fenced(theirs, fence);
             assert_eq!((sent.wire, sent.fence), (wire, told));
             assert_eq!(refuse(&sent, "node-1"), None);
         }
         let text = serde_json::to_string(&push().fenced(1, fence)).unwrap();
         assert!(!text.contains("fence"), "{text}");
-        for (wire, fence) in [(1, Some(fence)), (2, None)] {
+        for (wire, fence) in [(1, Some(fence)), (2, None), (3, None)] {
             let odd = Push {
                 wire,
                 fence,
@@ -471,6 +502,26 @@ mod tests {
             };
             assert_eq!(refuse(&odd, "node-1").unwrap().reason, "BadMessage");
         }
+    }
+
+    /// What an agent or operator of version 2 reads: it knows every field of these.
+    #[test]
+    fn nothing_new_is_said_where_nothing_is_new() {
+        let keys = |value: serde_json::Value| {
+            let keys = value.as_object().unwrap().keys().cloned();
+            keys.collect::<Vec<_>>().join(" ")
+        };
+        let push = serde_json::to_value(push().fenced(2, Fence::default())).unwrap();
+        assert_eq!(
+            keys(push["layers"][0].clone()),
+            "config created deletionPolicy digest name priority uid"
+        );
+        assert_eq!(
+            push["digest"], "a7646b28a965ff76e47897d2674b134fed9f44267bdcb39c527301df34b91861",
+            "the same push is the same under every release"
+        );
+        let layer = serde_json::to_value(layer(Outcome::Failed)).unwrap();
+        assert_eq!(keys(layer), "digest name outcome uid");
     }
 
     #[test]
@@ -522,19 +573,23 @@ mod tests {
         assert!(decode::<Push>(&doubled).is_err());
     }
 
-    #[test]
-    fn what_is_not_there_is_not_settled() {
-        let layer = |outcome| LayerReport {
+    fn layer(outcome: Outcome) -> LayerReport {
+        LayerReport {
             uid: String::new(),
             name: String::new(),
             digest: String::new(),
             in_force: None,
             outcome,
+            held: false,
             message: String::new(),
             violations: vec![],
             conflicts: vec![],
             pending: vec![],
-        };
+        }
+    }
+
+    #[test]
+    fn what_is_not_there_is_not_settled_and_what_is_held_rests() {
         let release = |done| ReleaseReport {
             uid: String::new(),
             name: String::new(),
@@ -542,16 +597,30 @@ mod tests {
             message: String::new(),
             foreign: vec![],
         };
-        let report = |outcome, done| Report {
-            layers: vec![layer(outcome)],
-            releases: vec![release(done)],
-            ..Report::default()
+        let held = LayerReport {
+            held: true,
+            ..layer(Outcome::Failed)
         };
-        assert!(report(Outcome::Applied, true).is_settled());
-        assert!(report(Outcome::PendingReload, true).is_settled());
-        assert!(!report(Outcome::Unread, true).is_settled());
-        assert!(!report(Outcome::Refused, true).is_settled());
-        assert!(!report(Outcome::Failed, true).is_settled());
-        assert!(!report(Outcome::Applied, false).is_settled());
+        let [applied, failed] = [Outcome::Applied, Outcome::Failed].map(layer);
+        for (layers, done, settled, rests) in [
+            (vec![applied.clone()], true, true, true),
+            (vec![layer(Outcome::PendingReload)], true, true, true),
+            (vec![layer(Outcome::Unread)], true, false, false),
+            (vec![layer(Outcome::Refused)], true, false, false),
+            (vec![failed.clone()], true, false, false),
+            (vec![held.clone()], true, false, true),
+            (vec![held.clone(), applied.clone()], true, false, true),
+            (vec![held.clone(), failed], true, false, false),
+            (vec![held], false, false, false),
+            (vec![applied], false, false, false),
+        ] {
+            let report = Report {
+                layers,
+                releases: vec![release(done)],
+                ..Report::default()
+            };
+            assert_eq!(report.is_settled(), settled, "{report:?}");
+            assert_eq!(report.is_at_rest(), rests, "{report:?}");
+        }
     }
 }

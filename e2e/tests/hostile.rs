@@ -265,6 +265,7 @@ fn layer(config: Config) -> Layer {
         created: Timestamp::UNIX_EPOCH,
         digest: digest::of(&config),
         deletion_policy: DeletionPolicy::Retain,
+        retry: None,
         config,
         contents: Contents::default(),
     }

@@ -51,6 +51,7 @@ fn push(node: &str) -> Push {
         created: Timestamp::UNIX_EPOCH,
         digest: digest::of(&config),
         deletion_policy: DeletionPolicy::Restore,
+        retry: None,
         config,
         contents: Contents::default(),
     };

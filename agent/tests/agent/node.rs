@@ -241,6 +241,7 @@ pub fn layer(name: &str) -> Layer {
         created: jiff::Timestamp::UNIX_EPOCH,
         digest: digest::of(&config),
         deletion_policy: DeletionPolicy::Restore,
+        retry: None,
         config,
         contents: Contents::default(),
     }

@@ -153,7 +153,7 @@ fn fenced(epoch: u64, sequence: u64) -> Push {
 fn who_leads_no_more_is_refused_also_by_the_next_agent() {
     let mut node = Node::new();
     let unfenced = Push {
-        wire: wire::PREVIOUS,
+        wire: wire::OLDEST,
         fence: None,
         ..fenced(0, 0)
     };

@@ -18,6 +18,7 @@ pub fn layer(number: usize, priority: i32, age: i64, subject: Subject) -> Layer 
         created: jiff::Timestamp::from_second(age).expect("a small number"),
         digest: layer::digest(&subject.config, &subject.contents),
         deletion_policy: DeletionPolicy::default(),
+        retry: None,
         config: subject.config,
         contents: subject.contents,
     }

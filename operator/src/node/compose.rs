@@ -43,15 +43,15 @@ pub fn compose(
     policy: &Policy,
 ) -> Result<Composed, TooOld> {
     // One that is newer by one speaks our version too.
-    if !(wire::PREVIOUS..=wire::VERSION + 1).contains(&hello.wire) {
-        let (theirs, ours, before) = (hello.wire, wire::VERSION, wire::PREVIOUS);
-        let older = if theirs < before {
+    if !(wire::OLDEST..=wire::VERSION + 1).contains(&hello.wire) {
+        let (theirs, ours, oldest) = (hello.wire, wire::VERSION, wire::OLDEST);
+        let older = if theirs < oldest {
             "the Fleet's agent image"
         } else {
             "the operator"
         };
         return Err(TooOld(format!(
-            "the agent speaks wire version {theirs}, this operator {before} and {ours}: update {older}"
+            "the agent speaks wire version {theirs}, this operator {oldest} to {ours}: update {older}"
         )));
     }
     let mut refused = Vec::new();
@@ -76,6 +76,7 @@ pub fn compose(
                 created: reference.created.0,
                 digest,
                 deletion_policy: reference.deletion_policy,
+                retry: None,
                 config,
                 contents,
             });
@@ -399,6 +400,7 @@ mod tests {
             digest: "d".into(),
             in_force: None,
             outcome: Outcome::Failed,
+            held: false,
             message: format!("http://user:secret@host {}", "x".repeat(100_000)),
             violations: vec![],
             conflicts: vec![],
