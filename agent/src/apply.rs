@@ -10,6 +10,8 @@
 //! An agent that starts and finds an open transaction brings the files to what the layers in force
 //! say, which takes back whatever the transaction had done.
 
+mod error;
+mod hold;
 mod locate;
 mod report;
 mod setting;
@@ -24,14 +26,18 @@ use edict_core::wire::{self, Event, Fence, Hello, LayerReport, Outcome, Push, Re
 use edict_core::wire::{ReleaseReport, Report, Written};
 
 use crate::commit::{self, Commit};
-use crate::host::{Host, Seen, explain};
+use crate::host::{Host, Seen};
 use crate::ledger::{Ledger, Original};
 use crate::plan::{Facts, Plan, plan};
-use crate::state::{self, InForce, State, Store, resolution};
+use crate::state::{self, Hold, InForce, State, Store, resolution};
+use error::Error;
 
 /// What is said of a layer whose digest is another one's.
 const OTHER_DIGEST: &str = "the digest is not that of the configuration: was it changed on its way, or \
     made by another release?";
+
+/// What is said of a layer while the node is not as it was before a change that failed.
+const INTERRUPTED: &str = "an interrupted change of this node is not taken back yet";
 
 /// The agent of one node.
 pub struct Agent {
@@ -42,33 +48,11 @@ pub struct Agent {
     turn: Mutex<()>,
     /// As it is on disk.
     state: Mutex<State>,
+    /// The layers that are held, those included that could not be saved.
+    holds: Mutex<BTreeMap<String, Hold>>,
     /// The greatest fence of an operator that was admitted. On disk only the first of each epoch is:
     /// what an operator has sent before does not outlive the agent that it was sent to.
     fence: Mutex<Fence>,
-}
-
-/// Why a transaction did not happen.
-#[derive(Debug, thiserror::Error)]
-enum Error {
-    #[error("{path} can't be read: {}", explain(.source))]
-    Look {
-        path: String,
-        source: std::io::Error,
-    },
-    #[error("/etc can't be made safe on disk: {}", explain(.0))]
-    Sync(std::io::Error),
-    #[error(transparent)]
-    Plan(#[from] crate::plan::Error),
-    #[error(transparent)]
-    Commit(#[from] commit::Error),
-    #[error(transparent)]
-    State(#[from] state::Error),
-    #[error("{state}; and what was changed can't be put back: {path}: {}", explain(.source))]
-    Left {
-        state: state::Error,
-        path: String,
-        source: std::io::Error,
-    },
 }
 
 /// What a transaction did.
@@ -87,10 +71,11 @@ impl Agent {
             store,
             turn: Mutex::new(()),
             fence: Mutex::new(state.fence),
+            holds: Mutex::new(state.holds.clone()),
             state: Mutex::new(state),
         };
         agent.tidy();
-        let mut round = Round::new(&agent, Policy::default());
+        let mut round = Round::new(&agent, Policy::default(), wire::VERSION);
         if let Err(error) = round.recover() {
             tracing::error!(
                 error = &error as &dyn std::error::Error,
@@ -168,7 +153,7 @@ impl Agent {
     /// Does a push, and says what it does. Another one waits until it is done.
     pub fn push(&self, push: &Push, say: &mut dyn FnMut(Event)) -> Report {
         let _turn = locked(&self.turn);
-        let mut round = Round::new(self, push.policy.clone());
+        let mut round = Round::new(self, push.policy.clone(), push.wire);
         if let Err(error) = round.recover() {
             tracing::error!(
                 error = &error as &dyn std::error::Error,
@@ -236,17 +221,23 @@ impl Agent {
 struct Round<'a> {
     agent: &'a Agent,
     policy: Policy,
+    /// The wire version of whoever pushes.
+    wire: u32,
     state: State,
     /// How each file was written in this round.
     written: BTreeMap<String, Written>,
 }
 
 impl<'a> Round<'a> {
-    fn new(agent: &'a Agent, policy: Policy) -> Self {
+    fn new(agent: &'a Agent, policy: Policy, wire: u32) -> Self {
         Self {
             agent,
             policy,
-            state: locked(&agent.state).clone(),
+            wire,
+            state: State {
+                holds: locked(&agent.holds).clone(),
+                ..locked(&agent.state).clone()
+            },
             written: BTreeMap::new(),
         }
     }
@@ -261,11 +252,7 @@ impl<'a> Round<'a> {
         let safe = self.agent.host.sync_all();
         safe.map_err(Error::Sync)?;
         let everything: BTreeSet<_> = self.state.ledger.paths().cloned().collect();
-        self.transact(
-            self.state.layers.clone(),
-            everything,
-            DeletionPolicy::Restore,
-        )?;
+        self.transact(self.state.clone(), everything, DeletionPolicy::Restore)?;
         Ok(())
     }
 
@@ -278,11 +265,17 @@ impl<'a> Round<'a> {
             message: String::new(),
             foreign: Vec::new(),
         };
-        let mut next = self.state.layers.clone();
-        let Some(leaves) = next.remove(&release.uid) else {
+        let mut next = self.state.clone();
+        next.holds.remove(&release.uid);
+        let Some(leaves) = next.layers.remove(&release.uid) else {
             if self.state.open {
                 report.done = false;
-                report.message = "an interrupted change of this node is not taken back yet".into();
+                report.message.push_str(INTERRUPTED);
+            } else if next != self.state
+                && let Err(error) = self.save(next)
+            {
+                report.done = false;
+                report.message = self.tell(&release.name, &error.into());
             }
             return report;
         };
@@ -320,7 +313,7 @@ impl<'a> Round<'a> {
         };
         if layer.digest != digest(&layer.config, &layer.contents) {
             report.message.push_str(OTHER_DIGEST);
-        } else if report.violations.is_empty() {
+        } else if report.violations.is_empty() && !self.is_held(layer, &mut report) {
             let ledger = &self.state.ledger;
             match locate::locate(&*self.agent.host, ledger, layer, &self.policy) {
                 Err(error) => {
@@ -342,24 +335,27 @@ impl<'a> Round<'a> {
 
     fn apply(&mut self, layer: &Layer, paths: BTreeMap<String, String>, report: &mut LayerReport) {
         let held = InForce {
-            layer: layer.clone(),
+            layer: Layer {
+                // Asking for another try changes nothing where none is needed.
+                retry: None,
+                ..layer.clone()
+            },
             paths,
         };
         let mut touched = held.touches();
-        let mut next = self.state.layers.clone();
-        if let Some(before) = next.insert(layer.uid.clone(), held) {
+        let interrupted = self.state.open;
+        let mut next = self.state.clone();
+        if let Some(before) = next.layers.insert(layer.uid.clone(), held) {
             touched.extend(before.touches());
         }
+        next.holds.remove(&layer.uid);
         // What a new revision leaves out is given back; the policy is for the layer as a whole.
         match self.transact(next, touched, DeletionPolicy::Restore) {
             Ok(changed) => {
                 report.outcome = Outcome::Applied;
                 report.message = report::left_alone(&changed.foreign);
             }
-            Err(error) => {
-                report.outcome = Outcome::Failed;
-                report.message = self.tell(&layer.name, &error);
-            }
+            Err(error) => self.failed(layer, &error, interrupted, report),
         }
     }
 
@@ -415,11 +411,8 @@ impl<'a> Round<'a> {
             report: Some(report.clone()),
             ..self.state.clone()
         };
-        let saved = if state == self.state {
-            Ok(())
-        } else {
-            self.save(state)
-        };
+        let on_disk = state == *locked(&self.agent.state);
+        let saved = if on_disk { Ok(()) } else { self.save(state) };
         if let Err(error) = saved.and_then(|()| self.forget()) {
             let error: &dyn std::error::Error = &error;
             tracing::error!(error, "the report can't be kept");
@@ -438,11 +431,12 @@ impl<'a> Round<'a> {
     /// Brings the host from the layers in force to those in `next`, whole or not at all.
     fn transact(
         &mut self,
-        next: BTreeMap<String, InForce>,
+        next: State,
         mut touched: BTreeSet<String>,
         leaving: DeletionPolicy,
     ) -> Result<Changed, Error> {
-        let (before, after) = (resolution(&self.state.layers), resolution(&next));
+        let before = resolution(&self.state.layers);
+        let after = resolution(&next.layers);
         touched.extend(differences(&before, &after));
         if self.state.open {
             // What an interrupted change has left is mended along with this one, or neither ends.
@@ -458,10 +452,9 @@ impl<'a> Round<'a> {
         };
         let plan = plan(&after, &touched, facts, leaving)?;
         let end = State {
-            layers: next,
             ledger: plan.ledger.clone(),
             open: false,
-            ..self.state.clone()
+            ..next
         };
         let written = self.commit(&plan, &seen, end)?;
         for (path, how) in &written {
@@ -495,7 +488,7 @@ impl<'a> Round<'a> {
             Ok(written) => written,
             Err(error) => {
                 if matches!(error, commit::Error::PutBack { .. }) {
-                    self.save(before)?;
+                    self.save(before).map_err(Error::PutBack)?;
                 }
                 return Err(error.into());
             }
@@ -504,8 +497,8 @@ impl<'a> Round<'a> {
             return Err(match commit.put_back() {
                 Ok(()) => {
                     // Where this fails too, the transaction is still marked open.
-                    self.save(before)?;
-                    state.into()
+                    self.save(before).map_err(Error::PutBack)?;
+                    Error::PutBack(state)
                 }
                 Err((path, _, source)) => Error::Left {
                     state,
@@ -547,6 +540,7 @@ impl<'a> Round<'a> {
     /// Saves the state; what is in memory is what is on disk.
     fn save(&mut self, state: State) -> Result<(), state::Error> {
         self.agent.store.save(&state)?;
+        locked(&self.agent.holds).clone_from(&state.holds);
         locked(&self.agent.state).clone_from(&state);
         self.state = state;
         Ok(())

@@ -14,7 +14,7 @@ use crate::state::{self, Store};
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// An operation failed and everything is as it was before.
-    #[error("{path} can't be {doing}: {}; what was changed before it is put back", explain(.source))]
+    #[error("{}", put_back(.path, .doing, .source))]
     PutBack {
         /// The path.
         path: String,
@@ -40,6 +40,29 @@ pub enum Error {
         /// Why that failed.
         again: io::Error,
     },
+}
+
+impl Error {
+    /// What is left to say once everything is as it was before.
+    pub fn once_put_back(&self) -> String {
+        let (Self::PutBack {
+            path,
+            doing,
+            source,
+        }
+        | Self::Left {
+            path,
+            doing,
+            source,
+            ..
+        }) = self;
+        put_back(path, doing, source)
+    }
+}
+
+fn put_back(path: &str, doing: &str, source: &io::Error) -> String {
+    let why = explain(source);
+    format!("{path} can't be {doing}: {why}; what was changed before it is put back")
 }
 
 /// A change under way, with everything to take it back.

@@ -1,5 +1,7 @@
-//! What the agent keeps on its node: the layers in force, the ledger and the last report.
+//! What the agent keeps on its node: the layers in force, those that failed, the ledger and the last
+//! report.
 
+mod hold;
 mod store;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ledger::Ledger;
 
+pub use hold::Hold;
 pub use store::{Error, Redo, Store};
 
 /// The version of what is on disk. An agent refuses what a newer one has written.
@@ -27,6 +30,10 @@ pub struct State {
     pub version: u32,
     /// The layers in force, by uid: the last good revision of each.
     pub layers: BTreeMap<String, InForce>,
+    /// The layers that failed and are not tried again by themselves, by uid: another revision of one
+    /// may be in force. An agent from before there were any reads past them and tries.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub holds: BTreeMap<String, Hold>,
     /// What was there before Edict, and what Edict wrote.
     pub ledger: Ledger,
     /// The greatest fence of an operator that is kept: of each epoch the first.
@@ -45,6 +52,7 @@ impl Default for State {
         Self {
             version: VERSION,
             layers: BTreeMap::new(),
+            holds: BTreeMap::new(),
             ledger: Ledger::default(),
             fence: Fence::default(),
             report: None,

@@ -1,13 +1,11 @@
 //! Registries of containerd: whether it reads them, and that it never reads half of them.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 
 use edict_core::wire::Outcome;
 use serde_json::json;
 
-use crate::faults::{Failing, NEVER};
+use crate::faults::Failing;
 use crate::node::{Declared, Node, Say as _, layer};
 
 const CONFIG: &str = "/etc/containerd/config.toml";
@@ -44,10 +42,11 @@ fn watched() -> Node {
     let etc: PathBuf = node.at("/etc");
     let host = node.host(&Declared::default());
     node.run(Failing {
-        host,
-        countdown: Arc::new(AtomicUsize::new(NEVER)),
-        dies: false,
-        watch: Box::new(move || assert_whole(&etc)),
+        watch: Box::new(move || {
+            assert_whole(&etc);
+            Ok(())
+        }),
+        ..Failing::new(host)
     });
     node
 }

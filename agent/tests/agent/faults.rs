@@ -17,16 +17,35 @@ pub struct Failing {
     pub host: Rooted,
     pub countdown: Arc<AtomicUsize>,
     pub dies: bool,
-    /// Called before every operation.
-    pub watch: Box<dyn Fn() + Send + Sync>,
+    /// Called before every operation, which fails when this does.
+    pub watch: Box<dyn Fn() -> io::Result<()> + Send + Sync>,
+    /// Counts what the host is asked, also what changes nothing.
+    pub asked: Arc<AtomicUsize>,
 }
 
 /// No operation fails.
 pub const NEVER: usize = usize::MAX;
 
 impl Failing {
+    /// Over this host, nothing of which fails.
+    pub fn new(host: Rooted) -> Self {
+        Self {
+            host,
+            countdown: Arc::new(AtomicUsize::new(NEVER)),
+            dies: false,
+            watch: Box::new(|| Ok(())),
+            asked: Arc::default(),
+        }
+    }
+
+    fn ask(&self) -> &Rooted {
+        self.asked.fetch_add(1, Ordering::SeqCst);
+        &self.host
+    }
+
     fn step(&self) -> io::Result<()> {
-        (self.watch)();
+        self.ask();
+        (self.watch)()?;
         let left = self.countdown.load(Ordering::SeqCst);
         if left == NEVER {
             return Ok(());
@@ -43,13 +62,13 @@ impl Failing {
 
 impl Host for Failing {
     fn entry(&self, path: &str) -> io::Result<Entry> {
-        self.host.entry(path)
+        self.ask().entry(path)
     }
     fn list(&self, path: &str) -> io::Result<Vec<String>> {
-        self.host.list(path)
+        self.ask().list(path)
     }
     fn look(&self, path: &str) -> io::Result<Seen> {
-        self.host.look(path)
+        self.ask().look(path)
     }
     fn owner(&self) -> Owner {
         self.host.owner()
@@ -71,7 +90,7 @@ impl Host for Failing {
         self.host.publish(staged)
     }
     fn discard(&self, staged: &Staged) -> io::Result<()> {
-        self.host.discard(staged)
+        self.ask().discard(staged)
     }
     fn overwrite(&self, path: &str, whole: &Whole) -> io::Result<()> {
         self.step()?;
@@ -82,7 +101,7 @@ impl Host for Failing {
         self.host.remove(path)
     }
     fn sweep(&self, path: &str) -> io::Result<()> {
-        self.host.sweep(path)
+        self.ask().sweep(path)
     }
     fn sync(&self, path: &str) -> io::Result<()> {
         self.step()?;
@@ -121,18 +140,19 @@ pub fn run(node: &mut Node, countdown: &Arc<AtomicUsize>, dies: bool) {
     let mounts = Declared(vec!["/etc/hosts".into()]);
     let host = node.host(&mounts);
     node.run(Failing {
-        host,
         countdown: Arc::clone(countdown),
         dies,
-        watch: Box::new(|| {}),
+        ..Failing::new(host)
     });
 }
 
 fn state(node: &Node) -> serde_json::Value {
     let mut state: serde_json::Value =
         serde_json::from_str(&node.read("state/state.json")).unwrap();
-    // Of what was tried, the report tells.
-    state.as_object_mut().unwrap().remove("report");
+    // These tell of what was tried.
+    let parts = state.as_object_mut().unwrap();
+    parts.remove("report");
+    parts.remove("holds");
     state
 }
 
@@ -144,10 +164,12 @@ fn an_update_that_fails_is_put_back() {
     let mut failures = 0;
     loop {
         countdown.store(failures, Ordering::SeqCst);
-        let report = node.push(&[&new]).layers.remove(0);
+        let again = new.clone().retry(&failures.to_string());
+        let report = node.push(&[&again]).layers.remove(0);
         if report.outcome != Outcome::Failed {
             break;
         }
+        assert!(failures < 100, "it never ends: {report:?}");
         assert!(report.message.contains("free some space"), "{report:?}");
         assert!(report.message.contains("is put back"), "{report:?}");
         assert_eq!(report.in_force.as_ref(), Some(&old.digest));
@@ -169,11 +191,13 @@ fn a_first_revision_and_a_release_that_fail_are_put_back() {
     let mut failures = 0;
     loop {
         countdown.store(failures, Ordering::SeqCst);
-        if node.push(&[&old]).layers[0].outcome != Outcome::Failed {
+        let again = old.clone().retry(&failures.to_string());
+        if node.push(&[&again]).layers[0].outcome != Outcome::Failed {
             break;
         }
         assert_eq!(node.tree(), pristine, "{failures}");
         assert_eq!(node.originals(), 0);
+        assert!(failures < 100, "it never ends");
         failures += 1;
     }
     let before = (node.tree(), state(&node));

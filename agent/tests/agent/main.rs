@@ -11,6 +11,7 @@ mod content;
 mod crash;
 mod faults;
 mod give_back;
+mod held;
 mod links;
 mod mounts;
 mod node;

@@ -16,8 +16,9 @@ use edict_core::content::{Content, Contents, KeyRef, Kind, Reference, Source};
 use edict_core::digest;
 use edict_core::guard::Policy;
 use edict_core::layer::{DeletionPolicy, Layer};
+use edict_core::retry::Retry;
 use edict_core::wire::{
-    Event, LayerReport, Outcome, Push, Release, ReleaseReport, Report, Written,
+    self, Event, Fence, LayerReport, Outcome, Push, Release, ReleaseReport, Report, Written,
 };
 use tempfile::TempDir;
 
@@ -143,8 +144,14 @@ impl Node {
     }
 
     pub fn push_all(&self, layers: &[&Layer], releases: &[Release]) -> Report {
+        self.push_as(wire::VERSION, layers, releases)
+    }
+
+    /// As an operator that speaks this wire version.
+    pub fn push_as(&self, wire: u32, layers: &[&Layer], releases: &[Release]) -> Report {
         let layers = layers.iter().map(|layer| (*layer).clone()).collect();
-        let push = Push::new(NAME.into(), self.policy.clone(), layers, releases.to_vec());
+        let push = Push::new(NAME.into(), self.policy.clone(), layers, releases.to_vec())
+            .fenced(wire, Fence::default());
         assert_eq!(self.agent().refuse(&push), None);
         let mut events = Vec::new();
         let report = self.agent().push(&push, &mut |event| events.push(event));
@@ -220,6 +227,8 @@ pub fn leaving(layer: &Layer, policy: DeletionPolicy) -> Release {
 
 /// Shorthands for layers.
 pub trait Say: Sized {
+    /// With another try asked for, by an annotation of this value.
+    fn retry(self, value: &str) -> Self;
     fn priority(self, priority: i32) -> Self;
     fn file(self, path: &str, content: &str) -> Self;
     fn file_as(self, path: &str, content: &str, mode: &str, owner: Option<(u32, u32)>) -> Self;
@@ -257,6 +266,11 @@ fn list(items: &[&str]) -> Vec<String> {
 }
 
 impl Say for Layer {
+    fn retry(mut self, value: &str) -> Self {
+        self.retry = Some(Retry::of(value));
+        self
+    }
+
     fn priority(mut self, priority: i32) -> Self {
         self.priority = priority;
         self

@@ -35,9 +35,9 @@ fn a_file_that_is_no_json_stays_and_others_are_served() {
         assert_eq!(report.layers[1].outcome, Outcome::Applied);
         assert_eq!(node.read(DOCKER), text);
         assert_eq!(node.in_force(), ["b"]);
-        // Corrected on the node, the same push goes through.
+        // Corrected on the node, it goes through when it is asked for.
         node.write(DOCKER, "{}");
-        node.apply(&a);
+        node.apply(&a.retry("corrected"));
     }
 }
 
