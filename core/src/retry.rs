@@ -64,6 +64,15 @@ mod tests {
     }
 
     #[test]
+    fn the_advice_names_what_to_set() {
+        assert_eq!(
+            advice("mirrors"),
+            "held: set the annotation edict.dev/retry of NodeConfig mirrors to a new value to try \
+             again, or change its configuration"
+        );
+    }
+
+    #[test]
     fn nothing_else_is_one() {
         let digest = String::from(Retry::of("1"));
         for text in [
