@@ -2,6 +2,7 @@
 
 use edict_core::config::Config;
 use edict_core::layer::DeletionPolicy;
+use edict_core::retry::{self, Retry};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::CustomResource;
 use schemars::JsonSchema;
@@ -97,6 +98,14 @@ pub struct NodeConfigSpec {
     pub config: Config,
 }
 
+impl NodeConfig {
+    /// Which try its annotation asks for, if it has one.
+    pub fn retry(&self) -> Option<Retry> {
+        let annotations = self.metadata.annotations.as_ref()?;
+        Some(Retry::of(annotations.get(retry::ANNOTATION)?))
+    }
+}
+
 /// How far a NodeConfig has come.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -105,7 +114,7 @@ pub struct NodeConfigStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
     /// Where this NodeConfig stands over all of its nodes: Applied, PendingReload, Unread, Progressing,
-    /// Unreachable, Failed, Refused, NoNodes or Releasing.
+    /// Unreachable, Failed, Held, Refused, NoNodes or Releasing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state: Option<State>,
     /// Why, in a sentence.
@@ -177,8 +186,11 @@ pub enum State {
     Releasing,
     /// The node can't be reached, or has no agent yet; it catches up by itself.
     Unreachable,
-    /// The node could not apply it and was put back.
+    /// The node could not apply it, and it is tried again.
     Failed,
+    /// The node could not apply it and was put back. It is tried again when the NodeConfig's
+    /// configuration changes, or its annotation edict.dev/retry gets a new value.
+    Held,
     /// The configuration breaks a rule; nothing of it was written.
     Refused,
 }

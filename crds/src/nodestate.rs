@@ -1,7 +1,8 @@
 //! `NodeState`: what one node should have, and has.
 
 use edict_core::layer::DeletionPolicy;
-use edict_core::wire::{Outcome, Written};
+use edict_core::retry::Retry;
+use edict_core::wire::{LayerReport, Outcome, Written};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::CustomResource;
 use schemars::JsonSchema;
@@ -84,6 +85,15 @@ pub struct LayerRef {
     pub created: Time,
     /// What becomes of its files and keys when it leaves.
     pub deletion_policy: DeletionPolicy,
+    /// Digest of what the NodeConfig's annotation edict.dev/retry says: another one means another
+    /// try where it is held. Absent where there is no such annotation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(
+        with = "Option<String>",
+        length(max = 64),
+        regex(pattern = r"^[0-9a-f]{64}$")
+    )]
+    pub retry: Option<Retry>,
 }
 
 /// A NodeConfig that leaves a node.
@@ -174,6 +184,14 @@ pub struct LayerStatus {
     /// What the agent was told to do with its files and keys when it leaves.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deletion_policy: Option<DeletionPolicy>,
+    /// Which try the agent was asked for last, as in the spec.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(
+        with = "Option<String>",
+        length(max = 64),
+        regex(pattern = r"^[0-9a-f]{64}$")
+    )]
+    pub retry: Option<Retry>,
     /// Digest of the revision that is in force: the last good one where the given one failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
@@ -205,8 +223,11 @@ pub enum OutcomeStatus {
     Unread,
     /// The node's agent refused it: nothing of it was written.
     Refused,
-    /// It could not be applied and the node was put back.
+    /// It could not be applied and is tried again.
     Failed,
+    /// It could not be applied and the node was put back. It is tried again when it changes or when
+    /// the NodeConfig's annotation edict.dev/retry gets a new value.
+    Held,
 }
 
 /// Something that another NodeConfig has.
@@ -263,13 +284,14 @@ pub struct ResourceStatus {
     pub result: String,
 }
 
-impl From<Outcome> for OutcomeStatus {
-    fn from(outcome: Outcome) -> Self {
-        match outcome {
+impl From<&LayerReport> for OutcomeStatus {
+    fn from(report: &LayerReport) -> Self {
+        match report.outcome {
             Outcome::Applied => Self::Applied,
             Outcome::PendingReload => Self::PendingReload,
             Outcome::Unread => Self::Unread,
             Outcome::Refused => Self::Refused,
+            Outcome::Failed if report.held => Self::Held,
             Outcome::Failed => Self::Failed,
         }
     }

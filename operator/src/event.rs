@@ -29,8 +29,10 @@ pub mod reason {
     pub const UNREAD: &str = "Unread";
     /// A rule refuses the configuration.
     pub const REFUSED: &str = "Refused";
-    /// A node could not apply it.
+    /// A node could not apply it; it is tried again.
     pub const FAILED: &str = "Failed";
+    /// A node could not apply it; it is tried again when it changes or somebody asks.
+    pub const HELD: &str = "Held";
     /// Another `NodeConfig` has some of what this one wants.
     pub const CONFLICT: &str = "Conflict";
     /// An agent does not answer.

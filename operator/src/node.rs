@@ -5,6 +5,7 @@
 //! begins with a hello, and whatever differs from the desired state is pushed whole.
 
 pub mod compose;
+mod pace;
 mod worker;
 
 use std::collections::HashMap;

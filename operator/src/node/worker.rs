@@ -21,6 +21,7 @@ use serde_json::json;
 use tokio::sync::{Notify, Semaphore, watch};
 
 use super::compose;
+use super::pace::{HEARTBEAT, Pace};
 use crate::agent::{Agent, Error};
 use crate::content;
 use crate::context::Context;
@@ -31,13 +32,8 @@ use crate::revision;
 
 /// The field manager of everything that this controller writes.
 const MANAGER: &str = "edict-node";
-/// How often an agent that answers is asked: so long a lost node may go unnoticed.
-const HEARTBEAT: Duration = Duration::from_secs(10);
 /// How often an agent that does not answer is asked: so long a node that is back may wait.
 const KNOCK: Duration = Duration::from_secs(5);
-/// How long after a push in which something failed the same is tried again. The reason may be
-/// mended on the node, which nobody tells the operator.
-const RETRY: Duration = Duration::from_secs(30);
 
 /// Works on `node` until its `NodeState` is gone or the term ends; answers with its name.
 pub async fn run(
@@ -52,7 +48,7 @@ pub async fn run(
         identity,
         node,
         connection: None,
-        unsettled: None,
+        pace: Pace::default(),
     };
     loop {
         let stop = worker.context.term.stop.clone();
@@ -85,8 +81,8 @@ struct Worker {
     node: String,
     /// The connection, to which pod and with which certificate.
     connection: Option<(SocketAddr, Arc<Identity>, Agent)>,
-    /// The digest of the last push in which something failed, and when.
-    unsettled: Option<(String, Instant)>,
+    /// When to push again what was pushed before.
+    pace: Pace,
 }
 
 impl Worker {
@@ -121,11 +117,7 @@ impl Worker {
         let converged = self.converge(&state, &hello).await;
         drop(permit);
         match converged {
-            Ok(()) => Ok(Some(if self.unsettled.is_some() {
-                RETRY
-            } else {
-                HEARTBEAT
-            })),
+            Ok(()) => Ok(Some(self.pace.wait())),
             // Who leads is to say what becomes of this node.
             Err(Failure::Agent(Error::Fenced(epoch))) => {
                 self.context.term.fenced(epoch);
@@ -214,12 +206,10 @@ impl Worker {
         // An agent that has not heard of this leader may still believe the one before.
         let fences = &self.context.term.fences;
         let known = known.filter(|_| fences.are_known_to(hello));
-        let recent = self
-            .unsettled
-            .as_ref()
-            .is_some_and(|(last, when)| *last == digest && when.elapsed() < RETRY);
         let (report, pushed) = match known {
-            Some(report) if report.is_settled() || recent => (report.clone(), false),
+            Some(report) if self.pace.rests(&digest, report, Instant::now()) => {
+                (report.clone(), false)
+            }
             // Another operator does it.
             _ if self.context.term.stop.is_cancelled() => return Ok(()),
             _ => {
@@ -227,11 +217,7 @@ impl Worker {
                 (self.push(&push).await?, true)
             }
         };
-        self.unsettled = match (report.is_settled(), &self.unsettled) {
-            (true, _) => None,
-            (false, Some(earlier)) if !pushed && earlier.0 == digest => Some(earlier.clone()),
-            (false, _) => Some((digest, Instant::now())),
-        };
+        self.pace.note(&digest, &report, pushed, Instant::now());
         if pushed {
             for release in report.releases.iter().filter(|release| release.done) {
                 let note = format!(

@@ -183,6 +183,7 @@ fn layer(config: &NodeConfig, revision: &Revision) -> LayerRef {
         priority: config.spec.priority.unwrap_or(0),
         created: created(config),
         deletion_policy: config.spec.deletion_policy.unwrap_or_default(),
+        retry: config.retry(),
     }
 }
 

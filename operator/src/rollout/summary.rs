@@ -4,15 +4,17 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use edict_core::guard::Violation;
+use edict_core::retry;
 use edict_crds::nodeconfig::{NODES_MAX, NodeSummary, State, condition};
 use edict_crds::nodestate::{Contact, LayerStatus, OutcomeStatus};
-use edict_crds::{NodeConfig, NodeConfigStatus, NodeState, uid};
+use edict_crds::{NodeConfig, NodeConfigStatus, NodeState, name, uid};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;
 
 use super::plan::Plan;
 
-/// The longest message of one node in the summary, in characters.
+/// The longest message of one node in the summary, in characters; how to ask for another try comes
+/// on top.
 const NODE_MESSAGE_MAX: usize = 300;
 /// The longest message of all, in characters.
 const MESSAGE_MAX: usize = 2000;
@@ -46,7 +48,7 @@ pub fn summarize(
         (
             count(&[State::Applied]),
             count(&[State::PendingReload, State::Unread, State::Progressing]),
-            count(&[State::Failed, State::Refused]),
+            count(&[State::Failed, State::Held, State::Refused]),
             count(&[State::Unreachable]),
         )
     } else {
@@ -121,10 +123,16 @@ fn node_summary(
             "waiting for the node's agent".to_owned(),
         ),
     };
+    // What to do is told whole, however long it takes to say why.
+    let advice = retry::advice(name(config));
+    let message = match message.strip_suffix(&advice) {
+        Some(why) => cut(why, NODE_MESSAGE_MAX) + &advice,
+        None => cut(&message, NODE_MESSAGE_MAX),
+    };
     NodeSummary {
         name: node.to_owned(),
         state,
-        message: cut(&message, NODE_MESSAGE_MAX),
+        message,
     }
 }
 
@@ -133,6 +141,7 @@ fn is_current(config: &NodeConfig, layer: &LayerStatus, digest: &str) -> bool {
     layer.digest == digest
         && layer.priority == Some(config.spec.priority.unwrap_or(0))
         && layer.deletion_policy == Some(config.spec.deletion_policy.unwrap_or_default())
+        && layer.retry == config.retry()
 }
 
 fn outcome(layer: &LayerStatus) -> State {
@@ -142,6 +151,7 @@ fn outcome(layer: &LayerStatus) -> State {
         OutcomeStatus::Unread => State::Unread,
         OutcomeStatus::Refused => State::Refused,
         OutcomeStatus::Failed => State::Failed,
+        OutcomeStatus::Held => State::Held,
     }
 }
 

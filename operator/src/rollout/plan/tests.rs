@@ -4,6 +4,7 @@
 )]
 
 use edict_core::content::Contents;
+use edict_core::retry::{ANNOTATION, Retry};
 use serde_json::{Value, json};
 
 use super::*;
@@ -148,6 +149,36 @@ fn nothing_changes_when_everything_stands() {
     let states = vec![state("w", with_layer(&a), json!({}))];
     let plan = plan(&observed(vec![a], vec![node("w", json!({}))], states));
     assert_eq!(plan.states, []);
+}
+
+#[test]
+fn asking_for_another_try_reaches_every_node_and_is_no_revision() {
+    let asking = |value: &str| {
+        config(
+            "a",
+            json!({"metadata": {"annotations": {ANNOTATION: value}}}),
+        )
+    };
+    let before = config("a", json!({"metadata": {"annotations": {"other": "1"}}}));
+    let mut standing = before;
+    for value in ["1", "2", "", &"$(id)\n".repeat(100_000)] {
+        let now = asking(value);
+        let states = vec![state("w", with_layer(&standing), json!({}))];
+        let plan = plan(&observed(
+            vec![now.clone()],
+            vec![node("w", json!({}))],
+            states,
+        ));
+        let [desired] = &plan.states[..] else {
+            panic!("{:?}", plan.states)
+        };
+        let (old, new) = (&with_layer(&standing).layers[0], &desired.spec.layers[0]);
+        assert_eq!(new.retry, Some(Retry::of(value)));
+        assert_eq!(new.revision, old.revision);
+        let text = serde_json::to_string(new).unwrap();
+        assert!(text.len() < 500 && !text.contains("$("), "{text}");
+        standing = now;
+    }
 }
 
 #[test]

@@ -141,6 +141,78 @@ fn the_worst_node_gives_the_state_and_all_are_counted() {
 }
 
 #[test]
+fn what_is_held_counts_as_failed_and_says_what_to_do() {
+    let advice = retry::advice("a");
+    let long = format!("{}; {advice}", "x".repeat(5000));
+    let status = of(&[
+        ("n1", ended("Applied", "", json!([]))),
+        ("n2", ended("Failed", "disk full", json!([]))),
+        ("n3", ended("Held", &long, json!([]))),
+        (
+            "n4",
+            json!({"state": "Unreachable", "message": "no answer"}),
+        ),
+    ]);
+    // It is the one that waits for somebody.
+    assert_eq!(status.state, Some(State::Held));
+    assert_eq!(
+        (status.applied, status.failed, status.unreachable),
+        (1, 2, 1)
+    );
+    let states: Vec<_> = status
+        .nodes
+        .iter()
+        .map(|node| (&*node.name, node.state))
+        .collect();
+    assert_eq!(
+        states,
+        [
+            ("n3", State::Held),
+            ("n2", State::Failed),
+            ("n4", State::Unreachable)
+        ]
+    );
+    let said = format!("{}…{advice}", "x".repeat(300));
+    assert_eq!(status.nodes[0].message, said);
+    assert_eq!(status.message, format!("n3: {said}"));
+    assert_eq!(
+        condition(&status, "Ready"),
+        ("False", "Held", &*format!("n3: {said}"))
+    );
+    let short = format!("disk full; {advice}");
+    let status = of(&[("n1", ended("Held", &short, json!([])))]);
+    assert_eq!(status.nodes[0].message, short);
+}
+
+#[test]
+fn another_try_is_on_the_way_until_the_agent_has_made_it() {
+    let asking = |value: &str| json!({"metadata": {"name": "a", "uid": "u", "annotations": {retry::ANNOTATION: value}}});
+    let tried = |value: &str| {
+        let mut held = ended("Held", "disk full", json!([]));
+        held["layers"][0]["retry"] = json!(String::from(retry::Retry::of(value)));
+        held
+    };
+    for (asked, node, state) in [
+        (
+            asking("1"),
+            ended("Held", "disk full", json!([])),
+            State::Progressing,
+        ),
+        (asking("1"), tried("1"), State::Held),
+        (asking("2"), tried("1"), State::Progressing),
+        (json!({}), tried("1"), State::Progressing),
+        (
+            json!({}),
+            ended("Held", "disk full", json!([])),
+            State::Held,
+        ),
+    ] {
+        let status = summary(&config(&asked), &[("n1", node)], Plan::default());
+        assert_eq!(status.state, Some(state), "{asked}");
+    }
+}
+
+#[test]
 fn no_node_is_said_so() {
     let status = of(&[]);
     assert_eq!(status.state, Some(State::NoNodes));
