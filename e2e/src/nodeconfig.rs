@@ -7,6 +7,7 @@ use anyhow::Result;
 use edict_core::config::files::{File, FileOwner, Files};
 use edict_core::config::{Config, Docker};
 use edict_core::layer::DeletionPolicy;
+use edict_core::retry;
 use edict_crds::nodeconfig::State;
 use edict_crds::target::Selector;
 use edict_crds::{NodeConfig, NodeConfigSpec, NodeConfigStatus, NodeState, Role, Target, name};
@@ -193,6 +194,14 @@ impl Draft {
             Some(_) => State::PendingReload,
             None => State::Applied,
         }
+    }
+
+    /// Asks for another try where it is held, as a user does.
+    pub async fn retry(&self, ctx: &Context, value: &str) -> Result<()> {
+        let asked = format!("{}={value}", retry::ANNOTATION);
+        let annotate = ["annotate", "nodeconfig", self.name(), &asked, "--overwrite"];
+        ctx.kubectl().args(annotate).text().await?;
+        Ok(())
     }
 
     /// Waits for a condition of this type and status ("True" or "False"), and gives it.

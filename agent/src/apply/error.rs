@@ -37,6 +37,14 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether anything on the host was changed, or may have been.
+    pub fn was_begun(&self) -> bool {
+        match self {
+            Self::Look { .. } | Self::Sync(_) | Self::Plan(_) | Self::State(_) => false,
+            Self::Commit(_) | Self::PutBack(_) | Self::Left { .. } => true,
+        }
+    }
+
     /// What is left to say once everything is as it was before.
     pub fn once_put_back(&self) -> String {
         match self {

@@ -3,8 +3,8 @@
 //! be made and put back for ever.
 //!
 //! Not held is what failed
-//! * before anything of it was done, since the agent's own state can't be written: that is no fault
-//!   of the layer, and harms nothing;
+//! * before anything of it was done: somebody's file that is no JSON, a state folder that can't be
+//!   written. Looking again harms nothing, and ends by itself when the cause is mended;
 //! * while an earlier change was not put back yet: neither can end then, whoever is to blame. Putting
 //!   back is tried with every push, also where the layer that it is about is held.
 
@@ -42,7 +42,7 @@ impl Round<'_> {
         report: &mut LayerReport,
     ) {
         let message = self.tell(&layer.name, error);
-        if self.wire >= HOLDS && !interrupted && !matches!(error, Error::State(_)) {
+        if self.wire >= HOLDS && !interrupted && error.was_begun() {
             let why = mask(&error.once_put_back()).into_owned();
             self.put_on_hold(layer, Hold::new(layer, &why), report);
         }
