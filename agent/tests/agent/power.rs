@@ -9,7 +9,7 @@ mod kill;
 mod life;
 mod model;
 mod part;
-mod record;
+pub mod record;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::PermissionsExt as _;

@@ -25,6 +25,8 @@ pub struct Record {
     pub ops: Vec<Op>,
     /// The number of the operation that fails for want of space.
     pub full_at: Option<usize>,
+    /// And all after it fail too.
+    pub stays_full: bool,
     /// The process is killed before the first operation that has this number or a higher one.
     pub kill_at: Option<usize>,
     ids: BTreeMap<u64, Id>,
@@ -82,7 +84,9 @@ impl Recorder {
     ) -> io::Result<T> {
         let mut record = self.0.lock().unwrap();
         if record.full_at == Some(record.ops.len()) {
-            record.full_at = None;
+            if !record.stays_full {
+                record.full_at = None;
+            }
             return Err(io::ErrorKind::StorageFull.into());
         }
         if record.kill_at.is_some_and(|at| at <= record.ops.len()) {

@@ -1,13 +1,12 @@
 //! How the server ends while something is under way.
 
 use std::sync::Mutex;
-use std::sync::atomic::AtomicUsize;
 
 use edict_core::layer::Layer;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use super::*;
-use crate::faults::{Failing, NEVER};
+use crate::faults::Failing;
 use crate::node::Declared;
 
 /// A node on which nothing is written before `go` is dropped; `begun` hears when something would be.
@@ -24,13 +23,12 @@ impl Held {
         let held = Mutex::new(held);
         let mut node = Node::prepared();
         let host = Failing {
-            host: node.host(&Declared::default()),
-            countdown: Arc::new(AtomicUsize::new(NEVER)),
-            dies: false,
             watch: Box::new(move || {
                 let _ = begins.send(());
                 let _ = held.lock().unwrap().recv();
+                Ok(())
             }),
+            ..Failing::new(node.host(&Declared::default()))
         };
         node.run(host);
         let served = Served::of(node).await;
