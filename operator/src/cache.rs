@@ -1,11 +1,13 @@
 //! What the API server says, kept up to date, and a signal whenever it says something new.
 
+mod events;
+
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
 use edict_crds::{Fleet, NodeConfig, NodeState};
-use futures::{FutureExt as _, Stream, StreamExt as _, TryStreamExt as _, stream};
+use futures::{FutureExt as _, Stream, StreamExt as _, TryStreamExt as _};
 use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet};
 use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod, Secret};
 use kube::runtime::reflector::{self, Store};
@@ -15,6 +17,8 @@ use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{broadcast, watch};
+
+use events::{Pauses, none_without_kind};
 
 /// The label that tells the agents' pods.
 pub const AGENT_LABEL: (&str, &str) = ("app.kubernetes.io/name", "edict-agent");
@@ -285,7 +289,7 @@ impl Work {
         let (store, writer) = reflector::store();
         let changes = self.changes.clone();
         let watch = reflector::reflector(writer, events)
-            .default_backoff()
+            .backoff(Pauses::default())
             .touched_objects()
             .inspect_err(|error| {
                 let error: &dyn std::error::Error = error;
@@ -299,70 +303,5 @@ impl Work {
             });
         self.watches.push(watch.boxed());
         store
-    }
-}
-
-/// The same events, and an empty list where the API server does not know the kind: without its
-/// CustomResourceDefinition there is no object of it. Those of the other kinds may wait for somebody
-/// to let go of them, while their own definition is being deleted.
-fn none_without_kind<K>(
-    events: impl Stream<Item = watcher::Result<Event<K>>>,
-) -> impl Stream<Item = watcher::Result<Event<K>>> {
-    let mut known = true;
-    events.flat_map(move |event| {
-        let unknown = matches!(
-            &event,
-            Err(watcher::Error::InitialListFailed(kube::Error::Api(answer))) if answer.code == 404
-        );
-        // Once: what follows an error without any success waits longer and longer.
-        let none = (unknown && known).then_some([Ok(Event::Init), Ok(Event::InitDone)]);
-        known = event.is_ok() || (known && !unknown);
-        stream::iter(none.into_iter().flatten().chain([event]))
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use edict_crds::NodeStateSpec;
-
-    fn refused(code: u16) -> watcher::Result<Event<NodeState>> {
-        let status = kube::core::Status::failure("no", "No")
-            .with_code(code)
-            .boxed();
-        Err(watcher::Error::InitialListFailed(kube::Error::Api(status)))
-    }
-
-    async fn shown(events: Vec<watcher::Result<Event<NodeState>>>) -> Vec<&'static str> {
-        let shown = none_without_kind(stream::iter(events)).map(|event| match event {
-            Ok(Event::Init) => "init",
-            Ok(Event::InitDone) => "done",
-            Ok(_) => "object",
-            Err(_) => "error",
-        });
-        shown.collect().await
-    }
-
-    #[tokio::test]
-    async fn without_its_definition_a_kind_has_no_objects() {
-        let there = || {
-            Ok(Event::InitApply(NodeState::new(
-                "n",
-                NodeStateSpec::default(),
-            )))
-        };
-        let (gone, away) = (|| refused(404), || refused(503));
-        assert_eq!(shown(vec![gone()]).await, ["init", "done", "error"]);
-        assert_eq!(
-            shown(vec![gone(), gone(), Ok(Event::Init), there(), gone()]).await,
-            [
-                "init", "done", "error", "error", "init", "object", "init", "done", "error"
-            ]
-        );
-        assert_eq!(shown(vec![away(), away()]).await, ["error", "error"]);
-        assert_eq!(
-            shown(vec![away(), gone()]).await,
-            ["error", "init", "done", "error"]
-        );
     }
 }

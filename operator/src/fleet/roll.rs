@@ -19,6 +19,8 @@
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeSet;
+
 use edict_crds::nodestate::Contact;
 
 /// How many of the agents that serve may be away at once because of an update.
@@ -130,7 +132,9 @@ pub fn plan(agents: &[Agent], missing: usize) -> Plan<'_> {
     let proven = agents
         .iter()
         .any(|agent| agent.current && agent.attended && agent.is_well());
-    let candidates = outdated.iter().map(|agent| (kind(agent, agents), *agent));
+    let ready = agents.iter().filter(|agent| agent.ready);
+    let working: BTreeSet<&str> = ready.map(|agent| &*agent.revision).collect();
+    let candidates = outdated.iter().map(|agent| (kind(agent, &working), *agent));
     // A canary on a node that is away would prove nothing.
     let candidates: Vec<_> = candidates
         .filter(|(_, agent)| proven || agent.attended)
@@ -163,17 +167,13 @@ pub fn plan(agents: &[Agent], missing: usize) -> Plan<'_> {
     }
 }
 
-/// Of which kind an outdated agent is.
-fn kind(agent: &Agent, all: &[Agent]) -> Kind {
-    let works = || {
-        let mut same = all.iter().filter(|one| one.revision == agent.revision);
-        same.any(|one| one.ready)
-    };
+/// Of which kind an outdated agent is, where these are the revisions that come up somewhere.
+fn kind(agent: &Agent, working: &BTreeSet<&str>) -> Kind {
     match (agent.attended, agent.answers()) {
         (false, false) => Kind::Away,
         (false, true) => Kind::Unattended,
         (true, true) if agent.ready => Kind::Serving,
-        (true, _) if agent.ready || works() => Kind::AtFault,
+        (true, _) if agent.ready || working.contains(&*agent.revision) => Kind::AtFault,
         (true, _) => Kind::Broken,
     }
 }

@@ -1,0 +1,112 @@
+//! What a watch tells, when the API server does not know the kind and when it does not answer.
+
+use std::time::Duration;
+
+use futures::{Stream, StreamExt as _, stream};
+use kube::runtime::utils::Backoff;
+use kube::runtime::watcher::{self, Event};
+
+/// The first pause of a watch that fails; doubled up to [`PAUSE_MAX`].
+const PAUSE_MIN: Duration = Duration::from_secs(1);
+/// The longest. So long an operator is blind after a change that takes its watches away: two of them
+/// with a handful of watches are no burden for an API server that comes back.
+const PAUSE_MAX: Duration = Duration::from_secs(5);
+
+/// The pauses of a watch that fails.
+pub struct Pauses(Duration);
+
+impl Default for Pauses {
+    fn default() -> Self {
+        Self(PAUSE_MIN)
+    }
+}
+
+impl Iterator for Pauses {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        let pause = self.0;
+        self.0 = (pause * 2).min(PAUSE_MAX);
+        Some(pause)
+    }
+}
+
+impl Backoff for Pauses {
+    fn reset(&mut self) {
+        *self = Self::default();
+    }
+}
+
+/// The same events, and an empty list where the API server does not know the kind: without its
+/// CustomResourceDefinition there is no object of it. Those of the other kinds may wait for somebody
+/// to let go of them, while their own definition is being deleted.
+pub fn none_without_kind<K>(
+    events: impl Stream<Item = watcher::Result<Event<K>>>,
+) -> impl Stream<Item = watcher::Result<Event<K>>> {
+    events.flat_map(|event| {
+        let unknown = matches!(
+            &event,
+            Err(watcher::Error::InitialListFailed(kube::Error::Api(answer))) if answer.code == 404
+        );
+        let none = unknown.then_some([Ok(Event::Init), Ok(Event::InitDone)]);
+        // The error comes last: what is paused after it is the next look.
+        stream::iter(none.into_iter().flatten().chain([event]))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use edict_crds::{NodeState, NodeStateSpec};
+
+    use super::*;
+
+    fn refused(code: u16) -> watcher::Result<Event<NodeState>> {
+        let status = kube::core::Status::failure("no", "No")
+            .with_code(code)
+            .boxed();
+        let error = kube::Error::Api(status);
+        Err(watcher::Error::InitialListFailed(error))
+    }
+
+    async fn shown(events: Vec<watcher::Result<Event<NodeState>>>) -> Vec<&'static str> {
+        let shown = none_without_kind(stream::iter(events)).map(|event| match event {
+            Ok(Event::Init) => "init",
+            Ok(Event::InitDone) => "done",
+            Ok(_) => "object",
+            Err(_) => "error",
+        });
+        shown.collect().await
+    }
+
+    #[tokio::test]
+    async fn without_its_definition_a_kind_has_no_objects() {
+        // As a watch tells it: each list begins before it fails.
+        let (begins, gone) = (|| Ok(Event::Init), || refused(404));
+        assert_eq!(
+            shown(vec![begins(), gone()]).await,
+            ["init", "init", "done", "error"]
+        );
+        let there = Ok(Event::InitApply(NodeState::new(
+            "n",
+            NodeStateSpec::default(),
+        )));
+        assert_eq!(
+            shown(vec![begins(), there, Ok(Event::InitDone)]).await,
+            ["init", "object", "done"]
+        );
+        for code in [403, 429, 500, 503] {
+            let kept = shown(vec![begins(), refused(code)]).await;
+            assert_eq!(kept, ["init", "error"], "{code}");
+        }
+    }
+
+    #[test]
+    fn pauses_grow_and_begin_anew() {
+        let mut pauses = Pauses::default();
+        let seconds = |pauses: &mut Pauses| pauses.next().unwrap().as_secs();
+        let all: Vec<_> = (0..6).map(|_| seconds(&mut pauses)).collect();
+        assert_eq!(all, [1, 2, 4, 5, 5, 5]);
+        pauses.reset();
+        assert_eq!(seconds(&mut pauses), 1);
+    }
+}
