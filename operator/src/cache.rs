@@ -23,6 +23,11 @@ use events::{Pauses, none_without_kind};
 /// The label that tells the agents' pods.
 pub const AGENT_LABEL: (&str, &str) = ("app.kubernetes.io/name", "edict-agent");
 
+/// How long a watch goes on before the API server ends it and the next one begins where it ended.
+/// One of which the other half is gone says nothing and does not end: it is given up five seconds
+/// later, so that a master that vanishes leaves the operator blind for no longer than that.
+const WATCH_SECONDS: u32 = 20;
+
 /// Something that has changed: kind and, where it matters to whoever listens, the node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
@@ -42,6 +47,8 @@ pub enum Change {
     Content,
     /// A `DaemonSet` of Edict's namespace.
     DaemonSet,
+    /// A kind was listed anew: any of its objects, and those that are not there any more.
+    Listed,
 }
 
 /// Returns after `wait`, or as soon as there is a change that `concerns` the caller.
@@ -53,7 +60,7 @@ pub async fn next(
     let change = async {
         loop {
             match changes.recv().await {
-                Ok(change) if !concerns(&change) => {}
+                Ok(change) if change != Change::Listed && !concerns(&change) => {}
                 // What was missed may have concerned anybody.
                 Ok(_) | Err(RecvError::Lagged(_)) => return Ok(()),
                 Err(RecvError::Closed) => anyhow::bail!("the cache has ended"),
@@ -107,9 +114,10 @@ impl Cache {
         // More changes at once than this make a listener look at everything, which it can.
         let (changes, _) = broadcast::channel(1024);
         let (all_synced, synced) = watch::channel(Synced::Nothing);
-        let own = watcher::Config::default();
-        let agents =
-            watcher::Config::default().labels(&format!("{}={}", AGENT_LABEL.0, AGENT_LABEL.1));
+        let own = watcher::Config::default().timeout(WATCH_SECONDS);
+        let agents = own
+            .clone()
+            .labels(&format!("{}={}", AGENT_LABEL.0, AGENT_LABEL.1));
         let mut work = Work {
             changes: changes.clone(),
             watches: Vec::new(),
@@ -290,15 +298,20 @@ impl Work {
         let changes = self.changes.clone();
         let watch = reflector::reflector(writer, events)
             .backoff(Pauses::default())
-            .touched_objects()
             .inspect_err(|error| {
                 let error: &dyn std::error::Error = error;
                 tracing::warn!(error, kind = %K::kind(&()), "watch failed");
             })
-            .filter_map(async |touched| touched.ok())
-            .for_each(move |object| {
+            .filter_map(async |event| event.ok())
+            .for_each(move |event| {
+                let change = match event {
+                    Event::Apply(object) | Event::Delete(object) => Some(change(&object)),
+                    // What was listed is in the store only now.
+                    Event::InitDone => Some(Change::Listed),
+                    Event::Init | Event::InitApply(_) => None,
+                };
                 // Nobody listening yet is no error.
-                let _ = changes.send(change(&object));
+                let _ = change.map(|change| changes.send(change));
                 futures::future::ready(())
             });
         self.watches.push(watch.boxed());

@@ -10,9 +10,10 @@ use std::time::Duration;
 use anyhow::Context as _;
 use edict_core::wire::{Fence, Hello};
 use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Client, ResourceExt as _};
-use kube_lease_manager::{LeaseManager, LeaseManagerBuilder};
+use kube_lease_manager::{LeaseManager, LeaseManagerBuilder, LeaseManagerError};
 use serde_json::json;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -27,7 +28,7 @@ pub const EPOCH: &str = "edict.dev/epoch";
 const DURATION: Duration = Duration::from_secs(15);
 /// How long before that the leader renews.
 const GRACE: Duration = Duration::from_secs(5);
-/// How often the leader looks whether it still is.
+/// How often the leader looks whether it still is, and whoever wants to be one asks again.
 const LOOK: Duration = Duration::from_secs(3);
 
 /// The fences of one leader's pushes.
@@ -107,15 +108,24 @@ pub async fn acquire(
     namespace: &str,
     identity: &str,
 ) -> anyhow::Result<Leadership> {
-    let manager = LeaseManagerBuilder::new(client.clone(), NAME)
-        .with_namespace(namespace)
-        .with_identity(identity)
-        .with_field_manager(NAME)
-        .with_duration(DURATION.as_secs())
-        .with_grace(GRACE.as_secs())
-        .build()
-        .await
-        .context("cannot use the Lease")?;
+    let manager = loop {
+        let manager = LeaseManagerBuilder::new(client.clone(), NAME)
+            .with_namespace(namespace)
+            .with_identity(identity)
+            .with_field_manager(NAME)
+            .with_duration(DURATION.as_secs())
+            .with_grace(GRACE.as_secs())
+            .build()
+            .await;
+        match manager {
+            Ok(manager) => break manager,
+            // Whoever ends is started anew, after longer and longer pauses.
+            Err(LeaseManagerError::KubeError(error)) if may_pass(&error) => {
+                later("cannot use the Lease yet", &error).await;
+            }
+            Err(error) => return Err(error).context("cannot use the Lease"),
+        }
+    };
     let (mut holds, renewal) = manager.watch().await;
     let held = holds.wait_for(|holds| *holds).await.map(drop);
     held.context("the Lease is not looked after any more")?;
@@ -145,6 +155,9 @@ impl Leadership {
             }
             match timeout(LOOK, self.api.get(NAME)).await {
                 Ok(Ok(lease)) if holder(&lease) == Some(&*self.identity) => {
+                    if has_run_out(&lease, Timestamp::now()) {
+                        return "the Lease has run out: it could not be renewed".to_owned();
+                    }
                     confirmed = Instant::now();
                 }
                 Ok(Ok(lease)) => {
@@ -161,7 +174,18 @@ impl Leadership {
     /// Sees to it that the next leader is believed, after an agent has seen an epoch that the Lease
     /// does not know: somebody deleted it.
     pub async fn skip(&self, epoch: u64) -> anyhow::Result<()> {
-        raise(&self.api, &self.identity, epoch).await.map(drop)
+        timeout(DURATION, raise(&self.api, &self.identity, epoch))
+            .await
+            .context("the epoch can't be written to the Lease in time")?
+            .map(drop)
+    }
+
+    /// Leaves the Lease as it is: it may be another one's. Merely dropped, its renewal would let go
+    /// of it, whoever holds it by now.
+    pub async fn abandon(self) {
+        self.renewal.abort();
+        // All that there is to hear is that it was told to.
+        drop(self.renewal.await);
     }
 
     /// Lets go of the Lease: whoever waits finds it free at the next look, when it would have ended.
@@ -177,17 +201,51 @@ impl Leadership {
     }
 }
 
+/// Whether the same may go well a moment later.
+fn may_pass(error: &kube::Error) -> bool {
+    match error {
+        kube::Error::Api(status) => matches!(status.code, 409 | 429 | 500..),
+        _ => true,
+    }
+}
+
+/// Says what has to wait, and waits.
+async fn later(what: &str, error: &kube::Error) {
+    tracing::warn!(error = error as &dyn std::error::Error, "{what}");
+    tokio::time::sleep(LOOK).await;
+}
+
+/// Whether the Lease was not renewed in time, so that it is anybody's.
+fn has_run_out(lease: &Lease, now: Timestamp) -> bool {
+    let Some(spec) = &lease.spec else {
+        return true;
+    };
+    let (Some(renewed), Some(seconds)) = (&spec.renew_time, spec.lease_duration_seconds) else {
+        return true;
+    };
+    now.duration_since(renewed.0) > SignedDuration::from_secs(seconds.into())
+}
+
 fn holder(lease: &Lease) -> Option<&str> {
     lease.spec.as_ref()?.holder_identity.as_deref()
 }
 
 /// Raises the epoch of the Lease above all before and to more than `least`; answers with it.
 ///
+/// An API server that can't follow is asked again until it can, or until another one has the Lease.
+///
 /// It begins at the second in which the Lease was made, so that a Lease that is deleted and made
 /// anew names no epoch twice: no operator leads for less than a second.
 async fn raise(api: &Api<Lease>, identity: &str, least: u64) -> anyhow::Result<u64> {
     loop {
-        let lease = api.get(NAME).await.context("cannot read the Lease")?;
+        let lease = match api.get(NAME).await {
+            Ok(lease) => lease,
+            Err(error) if may_pass(&error) => {
+                later("cannot read the Lease yet", &error).await;
+                continue;
+            }
+            Err(error) => return Err(error).context("cannot read the Lease"),
+        };
         anyhow::ensure!(
             holder(&lease) == Some(identity),
             "another operator has taken the Lease meanwhile"
@@ -206,7 +264,9 @@ async fn raise(api: &Api<Lease>, identity: &str, least: u64) -> anyhow::Result<u
             .await
         {
             Ok(_) => return Ok(epoch),
-            Err(kube::Error::Api(status)) if status.code == 409 => {}
+            Err(error) if may_pass(&error) => {
+                later("cannot write the epoch to the Lease yet", &error).await;
+            }
             Err(error) => return Err(error).context("cannot write the epoch to the Lease"),
         }
     }
@@ -237,6 +297,21 @@ mod tests {
         assert_eq!(next(None, 41).unwrap(), 42);
         for odd in ["", "-1", "x", "18446744073709551615"] {
             assert!(next(Some(odd), 0).is_err(), "{odd}");
+        }
+    }
+
+    #[test]
+    fn a_lease_that_is_not_renewed_runs_out() {
+        let lease = |spec| -> Lease { serde_json::from_value(json!({"spec": spec})).unwrap() };
+        let renewed = "2026-01-01T00:00:00.000000Z";
+        let now: Timestamp = renewed.parse().unwrap();
+        let held = lease(json!({"renewTime": renewed, "leaseDurationSeconds": 15}));
+        for (seconds, out) in [(0, false), (15, false), (16, true)] {
+            let then = now + SignedDuration::from_secs(seconds);
+            assert_eq!(has_run_out(&held, then), out, "after {seconds} s");
+        }
+        for odd in [json!({}), json!({"renewTime": renewed}), json!(null)] {
+            assert!(has_run_out(&lease(odd.clone()), now), "{odd}");
         }
     }
 

@@ -1,6 +1,7 @@
 //! Edict's operator: from NodeConfigs to the agents.
 //!
 //! ```text
+//! client    the API server, with a deadline for every answer
 //! lease     who of several operators leads; the others keep their caches warm
 //! cache     what the API server says, kept up to date; nothing is decided before all of it is there
 //!   |
@@ -12,6 +13,7 @@
 pub mod agent;
 pub mod args;
 pub mod cache;
+pub mod client;
 pub mod content;
 mod context;
 pub mod event;

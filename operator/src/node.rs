@@ -5,6 +5,7 @@
 //! begins with a hello, and whatever differs from the desired state is pushed whole.
 
 pub mod compose;
+pub mod orphan;
 mod pace;
 mod worker;
 
@@ -52,10 +53,14 @@ pub async fn run(
         }
         count(&context);
         let affected = tokio::select! {
+            // First: the others end with the parts that end then, and that is no reason not to hear
+            // out what is being pushed.
+            biased;
             () = context.term.stop.cancelled() => break,
             change = changes.recv() => match change {
                 Ok(Change::NodeState(node) | Change::Agent(node)) => Some(node),
-                Ok(Change::Fleet | Change::Revision) | Err(RecvError::Lagged(_)) => None,
+                Ok(Change::Fleet | Change::Revision | Change::Listed)
+                | Err(RecvError::Lagged(_)) => None,
                 Ok(_) => continue,
                 Err(RecvError::Closed) => anyhow::bail!("the cache has ended"),
             },

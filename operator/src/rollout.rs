@@ -5,42 +5,45 @@
 //! without a release.
 
 pub mod plan;
+mod prune;
 pub mod summary;
+mod written;
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use edict_crds::nodeconfig::{State, condition};
 use edict_crds::{FINALIZER, NodeConfig, NodeConfigStatus, NodeState, name, uid};
 use k8s_openapi::api::apps::v1::ControllerRevision;
-use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::api::core::v1::{Node, Secret};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use k8s_openapi::jiff::Timestamp;
-use kube::api::{DeleteParams, ObjectMeta, Patch, PatchParams, PostParams};
-use kube::runtime::reflector::ObjectRef;
+use kube::api::{ObjectMeta, Patch, PatchParams, PostParams};
 use kube::{Api, ResourceExt};
 use serde_json::json;
-use tokio::sync::broadcast;
 
-use crate::cache::{self, Cache, Change};
+use crate::cache::{self, Change};
 use crate::content::{self, Sources};
 use crate::context::Context;
 use crate::event::reason;
 use crate::revision::{self, Revision};
-use plan::{Desired, Observed};
+use plan::{Desired, Gone, Observed, Unlisted};
+use written::Written;
 
 /// The field manager of everything that this controller writes.
 const MANAGER: &str = "edict-rollout";
 /// A pass is made this often even when nothing seems to have changed: a safety net.
 const INTERVAL: Duration = Duration::from_mins(1);
-/// How long the cache may lag behind what was written before a pass is made all the same.
-const LAG_MAX: Duration = Duration::from_secs(10);
 /// The first wait after a failed pass; doubled up to [`RETRY_MAX`].
 const RETRY_MIN: Duration = Duration::from_millis(250);
 /// The longest wait after failed passes.
 const RETRY_MAX: Duration = Duration::from_secs(15);
+
+/// As long as that the next pass waits after a failed one, whatever changes: of what can't follow
+/// nothing is asked all the time.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// Runs until the cache ends.
 pub async fn run(context: Context) -> anyhow::Result<()> {
@@ -63,9 +66,11 @@ pub async fn run(context: Context) -> anyhow::Result<()> {
             }
             Err(error) => {
                 rollout.context.failed("rollout", &error);
-                // A change makes a pass at once: what it is about may have nothing to do with this.
-                let wait = retry;
+                // A change makes a pass sooner: what it is about may have nothing to do with this.
+                let pause = retry.min(PAUSE);
+                let wait = retry.saturating_sub(pause);
                 retry = (retry * 2).min(RETRY_MAX);
+                tokio::time::sleep(pause).await;
                 wait
             }
         };
@@ -82,81 +87,14 @@ struct Rollout {
     written: Mutex<Vec<Written>>,
 }
 
-/// An object that was written, with the version that it had before; `None` where it was not there.
-#[derive(Clone, Debug, PartialEq)]
-enum Written {
-    State(String, Option<String>),
-    Config(String, Option<String>),
-}
-
-impl Written {
-    /// Whether the cache shows what was written, or something later.
-    fn is_seen(&self, cache: &Cache) -> bool {
-        fn differs<K: ResourceExt>(found: Option<Arc<K>>, before: Option<&String>) -> bool {
-            found.and_then(|found| found.resource_version()).as_ref() != before
-        }
-        match self {
-            Self::State(name, before) => {
-                differs(cache.states.get(&ObjectRef::new(name)), before.as_ref())
-            }
-            Self::Config(name, before) => {
-                differs(cache.configs.get(&ObjectRef::new(name)), before.as_ref())
-            }
-        }
-    }
-}
-
 impl Rollout {
-    /// Returns when the cache shows what the last pass wrote: planned from what was before it, the
-    /// next pass would write the same again, or something older.
-    async fn see_own_writes(
-        &self,
-        changes: &mut broadcast::Receiver<Change>,
-    ) -> anyhow::Result<()> {
-        let began = Instant::now();
-        loop {
-            let unseen = {
-                let mut written = self.written();
-                written.retain(|one| !one.is_seen(&self.context.cache));
-                written.clone()
-            };
-            if unseen.is_empty() {
-                return Ok(());
-            }
-            // Each write is guarded by what it was planned from, so a blind cache harms nothing.
-            let Some(left) = LAG_MAX.checked_sub(began.elapsed()) else {
-                tracing::warn!(?unseen, "the cache does not show what was written");
-                self.written().clear();
-                return Ok(());
-            };
-            cache::next(changes, left, |_| true).await?;
-        }
-    }
-
-    fn written(&self) -> MutexGuard<'_, Vec<Written>> {
-        self.written.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Notes what was written where it differs from what was there before.
-    fn wrote<K: ResourceExt>(
-        &self,
-        object: &K,
-        before: Option<&String>,
-        kind: fn(String, Option<String>) -> Written,
-    ) {
-        if object.resource_version().as_ref() != before {
-            self.written()
-                .push(kind(object.name_any(), before.cloned()));
-        }
-    }
-
     async fn pass(&mut self) -> anyhow::Result<()> {
         let key = match &self.key {
             Some(key) => key.clone(),
             None => content::key(&self.context.client, &self.context.namespace).await?,
         };
         self.key = Some(key.clone());
-        let observed = Observed {
+        let mut observed = Observed {
             configs: self.context.cache.configs.state(),
             nodes: self.context.cache.nodes.state(),
             states: self.context.cache.states.state(),
@@ -166,15 +104,20 @@ impl Rollout {
                 secrets: self.context.cache.secrets.state(),
                 config_maps: self.context.cache.config_maps.state(),
             },
+            gone: Gone::default(),
         };
+        // One object that can't be read or written holds up no other; the first error is told in
+        // the end.
+        let mut results = Vec::new();
+        for unlisted in plan::unlisted(&observed) {
+            results.push(self.ask_for(unlisted, &mut observed.gone).await);
+        }
         let plan = plan::plan(&observed);
         let states: BTreeMap<_, _> = observed
             .states
             .iter()
             .map(|state| (name(&**state), &**state))
             .collect();
-        // One object that can't be written holds up no other; the first error is told in the end.
-        let mut results = Vec::new();
         for config in &plan.adopt {
             results.push(self.adopt(config, &observed).await);
         }
@@ -206,6 +149,35 @@ impl Rollout {
         }
         results.push(self.prune(&observed, &plan.revisions).await);
         results.into_iter().collect()
+    }
+
+    /// Asks the API server for what no list has.
+    async fn ask_for(&self, unlisted: Unlisted, gone: &mut Gone) -> anyhow::Result<()> {
+        match unlisted {
+            Unlisted::Config { name, uid } => {
+                let api = Api::<NodeConfig>::all(self.context.client.clone());
+                let live = api.get_opt(&name).await;
+                let live =
+                    live.with_context(|| format!("cannot tell whether NodeConfig {name} is gone"))?;
+                if live.is_none_or(|live| edict_crds::uid(&live) != uid) {
+                    gone.configs.insert(uid);
+                } else {
+                    tracing::warn!(name, "this NodeConfig is there, and was not listed");
+                }
+            }
+            Unlisted::Node(name) => {
+                let api = Api::<Node>::all(self.context.client.clone());
+                let live = api.get_opt(&name).await;
+                let live =
+                    live.with_context(|| format!("cannot tell whether node {name} is gone"))?;
+                if live.is_none() {
+                    gone.nodes.insert(name);
+                } else {
+                    tracing::warn!(name, "this node is there, and was not listed");
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Puts the finalizer on a `NodeConfig`, so that it can't vanish while nodes have it.
@@ -441,78 +413,5 @@ impl Rollout {
                 .publish(config, true, reason::CONFLICT, &now)
                 .await;
         }
-    }
-
-    /// Deletes revisions that nobody needs.
-    async fn prune(
-        &self,
-        observed: &Observed,
-        revisions: &BTreeMap<String, Revision>,
-    ) -> anyhow::Result<()> {
-        let api = Api::<ControllerRevision>::namespaced(
-            self.context.client.clone(),
-            &self.context.namespace,
-        );
-        let known = self.context.cache.revisions.state();
-        let named = |name: &str| {
-            let layers = observed.states.iter().flat_map(|state| &state.spec.layers);
-            revisions.values().any(|current| current.name == name)
-                || layers.into_iter().any(|layer| layer.revision == name)
-        };
-        for config in &observed.configs {
-            let mine = known
-                .iter()
-                .map(|revision| &**revision)
-                .filter(|revision| revision::is_of(revision, config));
-            for name in revision::surplus(mine, named) {
-                match api.delete(&name, &DeleteParams::default()).await {
-                    Err(kube::Error::Api(status)) if status.code == 404 => {}
-                    result => {
-                        result.with_context(|| format!("cannot delete revision {name}"))?;
-                    }
-                }
-            }
-        }
-        self.prune_contents(observed, revisions).await
-    }
-
-    /// Deletes what no revision refers to any more.
-    async fn prune_contents(
-        &self,
-        observed: &Observed,
-        revisions: &BTreeMap<String, Revision>,
-    ) -> anyhow::Result<()> {
-        let known = self.context.cache.revisions.state();
-        let kept: BTreeSet<_> = known
-            .iter()
-            .filter_map(|stored| revision::secret(stored))
-            .chain(
-                revisions
-                    .values()
-                    .filter_map(|current| current.secret.clone()),
-            )
-            .collect();
-        let api = Api::<Secret>::namespaced(self.context.client.clone(), &self.context.namespace);
-        let copies = observed.sources.secrets.iter().filter(|secret| {
-            // Without its NodeConfig the garbage collector sees to it.
-            let of = secret.labels().get(revision::LABEL);
-            secret.type_.as_deref() == Some(content::TYPE)
-                && observed
-                    .configs
-                    .iter()
-                    .any(|config| Some(uid(&**config)) == of.map(String::as_str))
-        });
-        for name in copies
-            .map(|copy| copy.name_any())
-            .filter(|name| !kept.contains(name))
-        {
-            match api.delete(&name, &DeleteParams::default()).await {
-                Err(kube::Error::Api(status)) if status.code == 404 => {}
-                result => {
-                    result.with_context(|| format!("cannot delete Secret {name}"))?;
-                }
-            }
-        }
-        Ok(())
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use kube::Client;
+use kube::Config;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::{JoinError, JoinSet};
 
@@ -14,7 +14,7 @@ use crate::context::Context;
 use crate::event::Recorder;
 use crate::lease::{self, Term};
 use crate::metrics::Metrics;
-use crate::{fleet, http, node, rollout};
+use crate::{client, fleet, http, node, rollout};
 
 /// How long pushes that are under way may take when the operator ends: below the grace period of
 /// its pod in `deploy/operator.yaml`.
@@ -30,9 +30,10 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     rustls::crypto::ring::default_provider()
         .install_default()
         .map_err(|_| anyhow::anyhow!("a TLS provider is installed already"))?;
-    let client = Client::try_default()
+    let config = Config::infer()
         .await
         .context("cannot find the API server")?;
+    let client = client::client(config)?;
     let metrics = Arc::new(Metrics::default());
     let (cache, watches) = Cache::new(&client, &args.namespace);
     let mut parts = JoinSet::new();
@@ -94,13 +95,23 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         Err(error) => tracing::error!(error = format!("{error:#}"), "stopping"),
     }
     term.stop.cancel();
+    let leadership = if term.over.is_cancelled() {
+        leadership.abandon().await;
+        None
+    } else {
+        Some(leadership)
+    };
     // Nothing is planned any more; what is being pushed is heard out.
     parts.shutdown().await;
-    if tokio::time::timeout(LAST_PUSHES, nodes).await.is_err() {
-        tracing::warn!("a push has not ended in time; its agent finishes it");
+    match tokio::time::timeout(LAST_PUSHES, nodes).await {
+        Ok(Ok(Ok(()))) => {}
+        Ok(ended) => {
+            let error = format!("{:#}", broken(ended));
+            tracing::warn!(error, "what was being pushed was not heard out");
+        }
+        Err(_) => tracing::warn!("a push has not ended in time; its agent finishes it"),
     }
-    // Who may have lost the Lease would let go of another one's.
-    if !term.over.is_cancelled() {
+    if let Some(leadership) = leadership {
         leadership.release().await?;
     }
     ended

@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use edict_core::config::Config;
 use edict_core::content::Contents;
-use edict_core::wire::{self, Event, Hello};
+use edict_core::wire::{self, Event, Held, Hello};
 use edict_crds::nodestate::Contact;
-use edict_crds::{NodeState, NodeStateStatus};
+use edict_crds::{NodeConfig, NodeState, NodeStateStatus};
 use k8s_openapi::api::apps::v1::ControllerRevision;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{Patch, PatchParams};
@@ -20,8 +20,8 @@ use kube::{Api, ResourceExt as _};
 use serde_json::json;
 use tokio::sync::{Notify, Semaphore, watch};
 
-use super::compose;
 use super::pace::{HEARTBEAT, Pace};
+use super::{compose, orphan};
 use crate::agent::{Agent, Error};
 use crate::content;
 use crate::context::Context;
@@ -183,17 +183,7 @@ impl Worker {
         }
         let mut orphans = compose::orphans(&state.spec, hello);
         if !orphans.is_empty() {
-            // The cache may lag behind: giving something back takes the API server's own word.
-            let live = Api::<NodeState>::all(self.context.client.clone())
-                .get_opt(&self.node)
-                .await;
-            match live.context("cannot read the NodeState")? {
-                Some(live) => {
-                    let live = compose::orphans(&live.spec, hello);
-                    orphans.retain(|orphan| live.contains(orphan));
-                }
-                None => orphans.clear(),
-            }
+            orphans = self.forsaken(orphans, hello).await?;
         }
         let composed = compose::compose(&self.node, &state.spec, layers, &orphans, hello, &policy)
             .map_err(|compose::TooOld(message)| Failure::TooOld(message))?;
@@ -251,6 +241,39 @@ impl Worker {
                 .await;
         }
         Ok(())
+    }
+
+    /// Those of `orphans` that are to leave. The cache may lag behind, or miss something: giving
+    /// something back takes the API server's own word.
+    async fn forsaken(&self, orphans: Vec<Held>, hello: &Hello) -> anyhow::Result<Vec<Held>> {
+        let client = &self.context.client;
+        let state = Api::<NodeState>::all(client.clone())
+            .get_opt(&self.node)
+            .await;
+        let Some(state) = state.context("cannot read the NodeState")? else {
+            return Ok(Vec::new());
+        };
+        let node = Api::<Node>::all(client.clone()).get_opt(&self.node).await;
+        let node = node.context("cannot read the node")?;
+        let configs = Api::<NodeConfig>::all(client.clone());
+        let unnamed = compose::orphans(&state.spec, hello);
+        let mut forsaken = Vec::new();
+        for orphan in orphans {
+            if !unnamed.contains(&orphan) {
+                continue;
+            }
+            // None is of a name that none can have.
+            let config = if orphan::is_name(&orphan.name) {
+                let config = configs.get_opt(&orphan.name).await;
+                config.with_context(|| format!("cannot read NodeConfig {}", orphan.name))?
+            } else {
+                None
+            };
+            if orphan::is_forsaken(&orphan, config.as_ref(), node.as_ref()) {
+                forsaken.push(orphan);
+            }
+        }
+        Ok(forsaken)
     }
 
     async fn push(&mut self, push: &wire::Push) -> Result<wire::Report, Failure> {

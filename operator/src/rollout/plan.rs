@@ -28,6 +28,68 @@ pub struct Observed {
     pub policy: Policy,
     /// What they may refer to.
     pub sources: Sources,
+    /// What is not listed and is gone indeed.
+    pub gone: Gone,
+}
+
+/// What is gone by the API server's own word. That it is in no list says nothing: the list may be
+/// older than it, or empty though it should not be.
+#[derive(Debug, Default)]
+pub struct Gone {
+    /// Uids of `NodeConfig`s.
+    pub configs: BTreeSet<String>,
+    /// Names of nodes.
+    pub nodes: BTreeSet<String>,
+}
+
+/// Something that a `NodeState` names and that is in no list.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Unlisted {
+    /// A `NodeConfig` that a node has.
+    Config {
+        /// Its name.
+        name: String,
+        /// Its uid.
+        uid: String,
+    },
+    /// A node that has a `NodeConfig` that is deleted, of this name.
+    Node(String),
+}
+
+/// What decides something by being gone, and is to be asked for.
+pub fn unlisted(observed: &Observed) -> BTreeSet<Unlisted> {
+    let mut unlisted = BTreeSet::new();
+    for state in &observed.states {
+        for layer in &state.spec.layers {
+            if !observed.lists_config(&layer.uid) {
+                unlisted.insert(Unlisted::Config {
+                    name: layer.name.clone(),
+                    uid: layer.uid.clone(),
+                });
+            }
+        }
+        let mut leaving = observed.configs.iter().filter(|config| is_leaving(config));
+        if !observed.lists_node(name(&**state))
+            && leaving.any(|config| names(state, uid(&**config)))
+        {
+            unlisted.insert(Unlisted::Node(name(&**state).to_owned()));
+        }
+    }
+    unlisted
+}
+
+impl Observed {
+    fn lists_config(&self, uid: &str) -> bool {
+        self.configs
+            .iter()
+            .any(|config| edict_crds::uid(&**config) == uid)
+    }
+
+    fn lists_node(&self, name: &str) -> bool {
+        self.nodes
+            .iter()
+            .any(|node| edict_crds::name(&**node) == name)
+    }
 }
 
 /// What is to be done.
@@ -66,20 +128,11 @@ pub struct Desired {
 /// Plans.
 pub fn plan(observed: &Observed) -> Plan {
     let mut plan = Plan::default();
-    let leaving = |config: &NodeConfig| config.metadata.deletion_timestamp.is_some();
-    let adopted = |config: &NodeConfig| {
-        config
-            .metadata
-            .finalizers
-            .iter()
-            .flatten()
-            .any(|name| name == FINALIZER)
-    };
     for config in &observed.configs {
-        if leaving(config) {
+        if is_leaving(config) {
             continue;
         }
-        if !adopted(config) {
+        if !is_adopted(config) {
             plan.adopt.push(name(&**config).to_owned());
         }
         let contents = observed.sources.contents(&config.spec.config);
@@ -101,9 +154,12 @@ pub fn plan(observed: &Observed) -> Plan {
     for node in observed.nodes.iter().filter(|node| is_linux(node)) {
         let labels = node.metadata.labels.clone().unwrap_or_default();
         let state = by_node.get(name(&**node)).copied();
-        let before = state.map(|state| state.spec.clone()).unwrap_or_default();
+        let before = state.map_or_else(
+            || forgotten(&observed.configs, name(&**node), &labels),
+            |state| state.spec.clone(),
+        );
         let mut layers = Vec::new();
-        for config in observed.configs.iter().filter(|config| !leaving(config)) {
+        for config in observed.configs.iter().filter(|one| !is_leaving(one)) {
             if !config.spec.target.matches(name(&**node), &labels) {
                 continue;
             }
@@ -113,11 +169,16 @@ pub fn plan(observed: &Observed) -> Plan {
                 .or_default()
                 .push(name(&**node).to_owned());
             match plan.revisions.get(uid) {
-                Some(revision) if adopted(config) => layers.push(layer(config, revision)),
+                Some(revision) if is_adopted(config) => layers.push(layer(config, revision)),
                 // What was accepted before stays in force.
                 _ => layers.extend(before.layers.iter().find(|layer| layer.uid == uid).cloned()),
             }
         }
+        // So does what is in no list and may be there all the same.
+        let stays = |layer: &&LayerRef| {
+            !observed.lists_config(&layer.uid) && !observed.gone.configs.contains(&layer.uid)
+        };
+        layers.extend(before.layers.iter().filter(stays).cloned());
         layers.sort_by(|a, b| a.uid.cmp(&b.uid));
         let spec = NodeStateSpec {
             releases: releases(&before, &layers, &observed.configs, &done(state)),
@@ -150,19 +211,57 @@ pub fn plan(observed: &Observed) -> Plan {
     for config in observed
         .configs
         .iter()
-        .filter(|config| leaving(config) && adopted(config))
+        .filter(|config| is_leaving(config) && is_adopted(config))
     {
         let uid = uid(&**config);
         let named = observed.states.iter().any(|state| {
-            let pending = unwritten.contains(name(&**state));
+            let node = name(&**state);
+            let pending = unwritten.contains(node);
             let layer = state.spec.layers.iter().any(|layer| layer.uid == uid);
-            layer && pending
+            let lost = !observed.lists_node(node) && !observed.gone.nodes.contains(node);
+            (layer && pending) || (lost && names(state, uid))
         });
         if !named && !plan.holding.contains_key(uid) {
             plan.free.push(name(&**config).to_owned());
         }
     }
     plan
+}
+
+fn is_leaving(config: &NodeConfig) -> bool {
+    config.metadata.deletion_timestamp.is_some()
+}
+
+fn is_adopted(config: &NodeConfig) -> bool {
+    let mut finalizers = config.metadata.finalizers.iter().flatten();
+    finalizers.any(|name| name == FINALIZER)
+}
+
+fn names(state: &NodeState, uid: &str) -> bool {
+    let layers = state.spec.layers.iter().map(|layer| &layer.uid);
+    let releases = state.spec.releases.iter().map(|release| &release.uid);
+    layers.chain(releases).any(|named| named == uid)
+}
+
+/// What a node is to give back that has no `NodeState`: it may have had one, which somebody deleted
+/// before that was done.
+fn forgotten(
+    configs: &[Arc<NodeConfig>],
+    node: &str,
+    labels: &BTreeMap<String, String>,
+) -> NodeStateSpec {
+    let left = configs.iter().filter(|config| {
+        is_leaving(config) && is_adopted(config) && config.spec.target.matches(node, labels)
+    });
+    let releases = left.map(|config| ReleaseRef {
+        uid: uid(&**config).to_owned(),
+        name: name(&**config).to_owned(),
+        policy: config.spec.deletion_policy.unwrap_or_default(),
+    });
+    NodeStateSpec {
+        layers: Vec::new(),
+        releases: releases.collect(),
+    }
 }
 
 /// Edict's agent runs on Linux. A node says what it is by a label that every kubelet sets.

@@ -76,6 +76,7 @@ fn observed(
             secrets: vec![],
             config_maps: vec![],
         },
+        gone: Gone::default(),
     }
 }
 
@@ -219,12 +220,14 @@ fn leaving_takes_an_explicit_release() {
     );
     let states = || vec![state("w", with_layer(&a), json!({}))];
     let nodes = || vec![node("w", json!({}))];
-    // Retargeted, deleted, and gone without a trace: each ends as a release.
+    // Retargeted, deleted, and gone by the API server's word: each ends as a release.
     for configs in [vec![elsewhere], vec![deleted("a")], vec![]] {
         let given = configs
             .first()
             .map(|config| config.spec.deletion_policy.unwrap_or_default());
-        let plan = plan(&observed(configs, nodes(), states()));
+        let mut observed = observed(configs, nodes(), states());
+        observed.gone.configs.insert("u-a".into());
+        let plan = plan(&observed);
         assert_eq!(names(&plan.states[0].spec), (vec![], vec!["a"]));
         assert_eq!(plan.states[0].resource_version.as_deref(), Some("7"));
         assert_eq!(
@@ -314,9 +317,51 @@ fn a_node_that_was_away_before_the_release_is_waited_for() {
 
 #[test]
 fn states_of_nodes_that_are_gone_hold_up_nothing() {
-    let states = vec![state("gone", with_release("a"), json!({"state": "Ready"}))];
-    let plan = plan(&observed(vec![deleted("a")], vec![], states));
-    assert_eq!(plan.free, ["a"]);
+    for spec in [with_release("a"), with_layer(&config("a", json!({})))] {
+        let states = vec![state("gone", spec, json!({"state": "Ready"}))];
+        let mut observed = observed(vec![deleted("a")], vec![], states);
+        // That it is not listed does not say that it is gone.
+        let asked = BTreeSet::from([Unlisted::Node("gone".into())]);
+        assert_eq!(unlisted(&observed), asked);
+        assert_eq!(plan(&observed).free, [""; 0]);
+        observed.gone.nodes.insert("gone".into());
+        assert_eq!(plan(&observed).free, ["a"]);
+    }
+}
+
+#[test]
+fn what_is_not_listed_stays_until_it_is_gone() {
+    let a = config("a", json!({}));
+    let states = || vec![state("w", with_layer(&a), json!({}))];
+    let mut observed = observed(vec![], vec![node("w", json!({}))], states());
+    let (name, uid) = ("a".to_owned(), "u-a".to_owned());
+    let asked = BTreeSet::from([Unlisted::Config { name, uid }]);
+    assert_eq!(unlisted(&observed), asked);
+    assert_eq!(plan(&observed).states, []);
+    // Another one comes in addition.
+    observed.configs.push(config("b", json!({})));
+    assert_eq!(
+        names(&plan(&observed).states[0].spec),
+        (vec!["a", "b"], vec![])
+    );
+    observed.configs = vec![a.clone()];
+    assert_eq!(unlisted(&observed), BTreeSet::new());
+}
+
+#[test]
+fn a_lost_state_is_made_with_the_releases_that_are_not_done() {
+    let elsewhere = config(
+        "b",
+        json!({
+            "metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"},
+            "spec": {"target": {"nodes": ["other"]}},
+        }),
+    );
+    let configs = vec![deleted("a"), elsewhere, config("c", json!({}))];
+    let plan = plan(&observed(configs, vec![node("w", json!({}))], vec![]));
+    assert_eq!(names(&plan.states[0].spec), (vec!["c"], vec!["a"]));
+    assert_eq!(plan.holding["u-a"], ["w"]);
+    assert_eq!(plan.free, ["b"]);
 }
 
 #[test]
