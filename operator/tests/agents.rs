@@ -4,6 +4,9 @@
     reason = "a test states its expectations by failing; .clippy.toml covers test functions only"
 )]
 
+#[path = "agent/tls.rs"]
+mod tls;
+
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -13,17 +16,11 @@ use edict_core::guard::Policy;
 use edict_core::wire::{self, Fence, Push, Refusal, Report};
 use edict_operator::agent::{Agent, Error};
 use edict_operator::pki::{self, Holder, Identity};
-use futures::{Stream, StreamExt as _, stream};
-use http::{Request, Response, StatusCode};
-use http_body_util::StreamBody;
-use hyper::body::{Frame, Incoming};
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use futures::{StreamExt as _, stream};
+use http::{Response, StatusCode};
 use k8s_openapi::jiff::Timestamp;
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tls::Pieces;
 use tokio::net::TcpListener;
-use tokio_rustls::TlsAcceptor;
 
 /// What an agent of these tests answers, to whatever it is asked.
 #[derive(Clone)]
@@ -38,19 +35,14 @@ enum Answer {
     Stops(Bytes),
 }
 
-type Pieces = futures::stream::BoxStream<'static, Result<Frame<Bytes>, Infallible>>;
-
-async fn answer(answer: Answer) -> Result<Response<StreamBody<Pieces>>, Infallible> {
-    fn pieces(pieces: impl Stream<Item = Bytes> + Send + 'static) -> StreamBody<Pieces> {
-        StreamBody::new(pieces.map(|piece| Ok(Frame::data(piece))).boxed())
-    }
+async fn answer(answer: Answer) -> Result<Response<Pieces>, Infallible> {
     let (status, body) = match answer {
         Answer::Nothing => std::future::pending().await,
-        Answer::Pieces(status, all) => (status, pieces(stream::iter(all))),
-        Answer::Endless(piece) => (StatusCode::OK, pieces(stream::repeat(piece))),
+        Answer::Pieces(status, all) => (status, tls::pieces(stream::iter(all))),
+        Answer::Endless(piece) => (StatusCode::OK, tls::pieces(stream::repeat(piece))),
         Answer::Stops(first) => {
             let rest = stream::iter([first]).chain(stream::pending());
-            (StatusCode::OK, pieces(rest))
+            (StatusCode::OK, tls::pieces(rest))
         }
     };
     Ok(Response::builder().status(status).body(body).unwrap())
@@ -61,32 +53,13 @@ async fn agent(answers: Answer) -> (SocketAddr, Arc<rustls::ClientConfig>) {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let now = Timestamp::now();
     let authority = pki::authority(now).unwrap();
-    let own = pki::issue(&authority, Holder::Agent, now).unwrap();
-    let certificate = CertificateDer::from_pem_slice(own.certificate.as_bytes()).unwrap();
-    let key = PrivateKeyDer::from_pem_slice(own.key.as_bytes()).unwrap();
-    let mut config = rustls::ServerConfig::builder()
-        .with_no_client_auth()
-        .with_single_cert(vec![certificate], key)
-        .unwrap();
-    config.alpn_protocols = vec![b"h2".to_vec()];
-    let listener = TcpListener::bind("[::1]:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    tokio::spawn(async move {
-        let acceptor = TlsAcceptor::from(Arc::new(config));
-        while let Ok((stream, _)) = listener.accept().await {
-            let (acceptor, answers) = (acceptor.clone(), answers.clone());
-            tokio::spawn(async move {
-                let stream = acceptor.accept(stream).await.unwrap();
-                let service = service_fn(move |_: Request<Incoming>| answer(answers.clone()));
-                let serving = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
-                    .serve_connection(TokioIo::new(stream), service);
-                // The client goes away when it has heard enough.
-                drop(serving.await);
-            });
-        }
-    });
     let operator = pki::issue(&authority, Holder::Operator, now).unwrap();
     let identity = Identity::new(&authority.certificate, &operator).unwrap();
+    let listener = TcpListener::bind("[::1]:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(tls::serve(listener, authority, move |_| {
+        answer(answers.clone())
+    }));
     (address, identity.client)
 }
 
