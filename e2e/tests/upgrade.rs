@@ -146,6 +146,8 @@ async fn from_agents_of_the_oldest_wire_version() -> Result<()> {
         let body = async {
             without_agents(&ctx).await?;
             install::operator(&settings, &ctx.cluster, &mixed, "deploy").await?;
+            // One that would bring up newer agents first is not to be there any more.
+            install::operator_ready(&ctx.client, &mixed.operator).await?;
             fleet().await?;
             install::ready(&ctx.cluster, &mixed).await?;
             works(&ctx, "old-agents").await?;

@@ -1,14 +1,21 @@
 //! A node that answers nothing while one NodeConfig changes and another one goes.
 
+use std::time::Duration;
+
 use anyhow::{Result, ensure};
 use e2e::nodeconfig::role;
 use e2e::sample::throughout;
+use e2e::wait::{self, Seen};
 use e2e::{Change, Context, Draft, Fault, Node, fault, status};
 use edict_crds::Role;
 use edict_crds::nodeconfig::State;
 use edict_crds::nodestate::Contact;
 
 use super::{BACK, NOTICED, all_hold, begin, delete, forgotten, gone, holds, others, test};
+
+/// A Lease ends after 15 s, a request after 10 and a watch after 25; each may meet the frozen API
+/// server a second time.
+const ELSEWHERE: Duration = Duration::from_secs(90);
 
 #[tokio::test]
 async fn the_agent_has_no_network() -> Result<()> {
@@ -48,6 +55,47 @@ async fn a_worker_is_frozen() -> Result<()> {
             .await?;
         // Now it can be looked into again.
         throughout(&ctx, &[change], async || case.catches_up(&ctx).await).await
+    })
+    .await
+}
+
+/// The leader runs on one of them, and every operator talks to some of them: what was asked there is
+/// asked elsewhere, while it stands still.
+#[tokio::test]
+async fn each_master_is_frozen_in_turn() -> Result<()> {
+    test("fault-masters", async |ctx| {
+        let (draft, path) = begin(&ctx, "file", role(Role::All)).await?;
+        draft.settle(&ctx, ctx.nodes()).await?;
+        let contents = ["one\n", "two\n", "three\n", "four\n"];
+        for (node, content) in ctx.masters().iter().zip(contents.windows(2)) {
+            let (before, after) = (content[0], content[1]);
+            let draft = draft.clone().file(&path, before);
+            let change = Change::of(&ctx, &draft, ctx.nodes(), [before, after]).await?;
+            let (others, next) = (others(&ctx, node), draft.file(&path, after));
+            let meanwhile = [change.without(node)];
+            let frozen = Fault::freeze(node).await?;
+            frozen
+                .during(&ctx, async || {
+                    throughout(&ctx, &meanwhile, async || {
+                        wait::until("the API to take a change", ELSEWHERE, async || {
+                            next.apply(&ctx).await?;
+                            Ok(Seen::Done(()))
+                        })
+                        .await?;
+                        let what = format!("all but {}", node.name);
+                        status::reach(&ctx, next.name(), &what, ELSEWHERE, |status| {
+                            (status.applied as usize, status.unreachable) == (others.len(), 1)
+                        })
+                        .await?;
+                        all_hold(&ctx, &others, &path, Some(after)).await
+                    })
+                    .await
+                })
+                .await?;
+            next.settled(&ctx, ctx.nodes()).await?;
+            fault::whole(&ctx).await?;
+        }
+        Ok(())
     })
     .await
 }
