@@ -43,7 +43,7 @@ impl Images {
         let step = Step::begin("images");
         let folder = match &settings.binaries {
             Some(folder) => folder.clone(),
-            None => compile(settings, &settings.root, &step).await?,
+            None => compile(&settings.root, &target(settings), &step).await?,
         };
         let images = Self::import(&folder, &step).await?;
         step.done(&format!("{} {}", images.operator, images.agent));
@@ -56,7 +56,8 @@ impl Images {
         let folder = settings.cache.join("releases").join(commit);
         if !folder.is_dir() {
             let source = settings.root.join(checkout(settings, commit).await?);
-            let built = compile(settings, &source, &step).await?;
+            let target = apart(settings, &source).await?;
+            let built = compile(&source, &target, &step).await?;
             let partial = folder.with_extension("partial");
             fs::create_dir_all(&partial)?;
             for name in PROGRAMS {
@@ -93,7 +94,7 @@ impl Images {
 /// Compiles both binaries and gives the folder that they are in.
 pub async fn build(settings: &Settings) -> Result<PathBuf> {
     let step = Step::begin("binaries");
-    let folder = compile(settings, &settings.root, &step).await?;
+    let folder = compile(&settings.root, &target(settings), &step).await?;
     step.done("compiled");
     Ok(folder)
 }
@@ -121,21 +122,35 @@ pub async fn checkout(settings: &Settings, commit: &str) -> Result<String> {
     Ok(folder)
 }
 
-/// Compiles both binaries and gives the folder that they are in. The flags of
-/// static binaries have a target folder of their own, or every other build would
-/// start from nothing after this one.
-async fn compile(settings: &Settings, source: &Path, step: &Step) -> Result<PathBuf> {
-    let host = host().await?;
-    let target = settings.root.join("target/image");
-    let mut cargo = Process::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
-        .args(["build", "--release", "--locked", "--target", &host])
-        .args(["--package", "edict-operator", "--package", "edict-agent"])
-        .env("CARGO_TARGET_DIR", &target)
-        .env("RUSTFLAGS", "-C target-feature=+crt-static")
-        .env("CARGO_TERM_PROGRESS_WHEN", "never")
+/// The target folder of images. The flags of static binaries have one of their own, or every other
+/// build would start from nothing after one of these.
+fn target(settings: &Settings) -> PathBuf {
+    settings.root.join("target/image")
+}
+
+/// A target folder for `source`, with everything in it that is not of this project. Cargo takes the
+/// crates of two checkouts for the same, and the one that is older for fresh.
+async fn apart(settings: &Settings, source: &Path) -> Result<PathBuf> {
+    let folder = settings.root.join("target/releases/build");
+    let whole = target(settings);
+    if !folder.is_dir() && whole.is_dir() {
+        let copy = Process::new("cp").arg("--archive").arg(whole).arg(&folder);
+        copy.within(BUILD).text().await?;
+    }
+    let packages = ["edict-core", "edict-crds", "edict-operator", "edict-agent"];
+    cargo()
+        .args(["clean", "--release", "--target", &host().await?])
+        .args(packages.iter().flat_map(|name| ["--package", name]))
+        .env("CARGO_TARGET_DIR", &folder)
         .folder(source)
-        .within(BUILD);
-    // What cargo tells the test that runs this is not meant for another cargo.
+        .text()
+        .await?;
+    Ok(folder)
+}
+
+/// Cargo, without what it tells the test that runs this: that is not meant for another one.
+fn cargo() -> Process {
+    let mut cargo = Process::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     for (name, _) in env::vars_os() {
         let text = name.to_string_lossy();
         if ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_EXE_"]
@@ -145,8 +160,20 @@ async fn compile(settings: &Settings, source: &Path, step: &Step) -> Result<Path
             cargo = cargo.env_remove(&name);
         }
     }
-    cargo
-        .env_remove("CARGO_ENCODED_RUSTFLAGS")
+    cargo.env_remove("CARGO_ENCODED_RUSTFLAGS")
+}
+
+/// Compiles both binaries and gives the folder that they are in.
+async fn compile(source: &Path, target: &Path, step: &Step) -> Result<PathBuf> {
+    let host = host().await?;
+    cargo()
+        .args(["build", "--release", "--locked", "--target", &host])
+        .args(["--package", "edict-operator", "--package", "edict-agent"])
+        .env("CARGO_TARGET_DIR", target)
+        .env("RUSTFLAGS", "-C target-feature=+crt-static")
+        .env("CARGO_TERM_PROGRESS_WHEN", "never")
+        .folder(source)
+        .within(BUILD)
         .text_with_progress(|line| {
             // Without a terminal a line for each of 300 crates says nothing.
             if line.contains("Compiling edict") || line.contains("Blocking") {
