@@ -5,6 +5,7 @@
 //! model    what each node must have then: pure, and nothing of Edict's own in it
 //! play     the round on the cluster, the end of its faults, and whether both agree
 //! usage    memory, objects and files, before and after
+//! long     many changes without faults, for what they use
 //! ```
 //!
 //! Three rounds are part of every run. `EDICT_ROUNDS` says how many, `EDICT_SEED` which ones, and
@@ -12,6 +13,8 @@
 
 #[path = "rounds/action.rs"]
 mod action;
+#[path = "rounds/long.rs"]
+mod long;
 #[path = "rounds/model.rs"]
 mod model;
 #[path = "rounds/play.rs"]
