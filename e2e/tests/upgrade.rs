@@ -77,7 +77,7 @@ async fn from_the_release_before_and_back() -> Result<()> {
         let before = version("previous_release")?;
         let old = Images::of_commit(&settings, before).await?;
         old.load(&*ctx.cluster.provider).await?;
-        let sources = checkout(&settings, before).await?;
+        let deploy = format!("{}/deploy", checkout(&settings, before).await?);
         let kept = Kept::new(&ctx).await?;
         let this = ctx.images.clone();
         let body = async {
@@ -85,10 +85,10 @@ async fn from_the_release_before_and_back() -> Result<()> {
                 operator: old.operator.clone(),
                 agent: this.agent.clone(),
             };
-            install::replace(&settings, &ctx.cluster, &mixed, &sources).await?;
+            install::replace(&settings, &ctx.cluster, &mixed, &deploy).await?;
             works(&ctx, "old-operator").await?;
             kept.holds(&ctx).await?;
-            install::replace(&settings, &ctx.cluster, &old, &sources).await?;
+            install::replace(&settings, &ctx.cluster, &old, &deploy).await?;
             kept.holds(&ctx).await?;
             let mixed = Images {
                 operator: this.operator.clone(),

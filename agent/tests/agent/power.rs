@@ -18,7 +18,7 @@ use std::{fs, mem};
 use edict_core::layer::DeletionPolicy;
 use edict_core::wire::Report;
 
-use crate::node::{Node, leaving};
+use crate::node::{Node, Say as _, leaving};
 use life::{COURSES, Course, Life, Step};
 use model::{Disk, Leaf, Op, Said, Tree};
 use part::{Part, records, step_of, syncs};
@@ -245,7 +245,8 @@ fn recover(life: &Life, tree: &Tree) -> Result<Recovered, String> {
 }
 
 fn goes_on(life: &Life, node: &Node) -> Result<(), String> {
-    let report: Report = node.push(&[&life.new]);
+    // Where it failed before it is held, and somebody asks for another try.
+    let report: Report = node.push(&[&life.new.clone().retry("once more")]);
     let found = life::tree(node);
     if found != life.with_new {
         return Err(format!("can't go on: {report:?} {found:#?}"));
