@@ -31,7 +31,8 @@ async fn where_files_go() -> Result<()> {
                 fault::fill(&node, &folder).await?;
                 let change = Change::of(&ctx, &one, ctx.nodes(), ["one\n", "two\n"]).await?;
                 throughout(&ctx, &[change], async || {
-                    fails(&ctx, &two, &node, &path).await?;
+                    fails(&ctx, &two, &node, State::Held).await?;
+                    stays(&ctx, &node, &path).await?;
                     let there = node.run(&["ls", "-A", &folder]).await?;
                     ensure!(
                         there.split_whitespace().eq([fault::FILLER, "file"]),
@@ -69,7 +70,8 @@ async fn where_the_state_is_kept() -> Result<()> {
                 fault::fill(&node, STATE).await?;
                 // The agent that runs has the folder in its hand.
                 agent::replace(&ctx.client, &node.name).await?;
-                fails(&ctx, &two, &node, &path).await?;
+                fails(&ctx, &two, &node, State::Failed).await?;
+                stays(&ctx, &node, &path).await?;
                 let mut now = node.tree(STATE).await?;
                 now.remove(&format!("{STATE}/{}", fault::FILLER));
                 ensure!(now == kept, "the state was {kept:?} and is {now:?}");
@@ -88,8 +90,9 @@ async fn where_the_state_is_kept() -> Result<()> {
     .await
 }
 
-/// A change fails on the one node, which keeps what it has, and says what to do; all others get it.
-async fn fails(ctx: &Context, two: &Draft, node: &Node, path: &str) -> Result<()> {
+/// A change fails on the one node, which says what to do; all others get it.
+/// Where it was begun it is held; where not even that is possible it is tried again and again.
+async fn fails(ctx: &Context, two: &Draft, node: &Node, how: State) -> Result<()> {
     two.apply(ctx).await?;
     let others = others(ctx, node);
     let status = status::reach(ctx, two.name(), "all but one", NOTICED, |status| {
@@ -98,11 +101,15 @@ async fn fails(ctx: &Context, two: &Draft, node: &Node, path: &str) -> Result<()
     let status = status.await?;
     let words = ["No space left on device", "free some space on the node"];
     ensure!(
-        status.state == Some(State::Failed)
-            && status::says(&status, &node.name, State::Failed, &words),
+        status.state == Some(how) && status::says(&status, &node.name, how, &words),
         "{status:?}"
     );
-    all_hold(ctx, &others, path, Some("two\n")).await?;
+    Ok(())
+}
+
+/// The node keeps what it has, and all others have the change.
+async fn stays(ctx: &Context, node: &Node, path: &str) -> Result<()> {
+    all_hold(ctx, &others(ctx, node), path, Some("two\n")).await?;
     all_hold(ctx, std::slice::from_ref(node), path, Some("one\n")).await
 }
 
