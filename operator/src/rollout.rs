@@ -20,7 +20,7 @@ use k8s_openapi::api::apps::v1::ControllerRevision;
 use k8s_openapi::api::core::v1::{Node, Secret};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use k8s_openapi::jiff::Timestamp;
-use kube::api::{ObjectMeta, Patch, PatchParams, PostParams};
+use kube::api::{ListParams, ObjectMeta, Patch, PatchParams, PostParams};
 use kube::{Api, ResourceExt};
 use serde_json::json;
 
@@ -163,6 +163,16 @@ impl Rollout {
                     gone.configs.insert(uid);
                 } else {
                     tracing::warn!(name, "this NodeConfig is there, and was not listed");
+                }
+            }
+            Unlisted::States => {
+                let api = Api::<NodeState>::all(self.context.client.clone());
+                match api.list_metadata(&ListParams::default().limit(1)).await {
+                    Ok(_) => {}
+                    Err(kube::Error::Api(answer)) if answer.code == 404 => gone.states = true,
+                    Err(error) => {
+                        return Err(error).context("cannot tell whether there are NodeStates");
+                    }
                 }
             }
             Unlisted::Node(name) => {

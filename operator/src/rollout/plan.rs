@@ -40,6 +40,8 @@ pub struct Gone {
     pub configs: BTreeSet<String>,
     /// Names of nodes.
     pub nodes: BTreeSet<String>,
+    /// The kind `NodeState` itself: none can be made, and none is waited for.
+    pub states: bool,
 }
 
 /// Something that a `NodeState` names and that is in no list.
@@ -54,11 +56,16 @@ pub enum Unlisted {
     },
     /// A node that has a `NodeConfig` that is deleted, of this name.
     Node(String),
+    /// Every `NodeState`, where a `NodeConfig` is deleted.
+    States,
 }
 
 /// What decides something by being gone, and is to be asked for.
 pub fn unlisted(observed: &Observed) -> BTreeSet<Unlisted> {
     let mut unlisted = BTreeSet::new();
+    if observed.states.is_empty() && observed.configs.iter().any(|config| is_leaving(config)) {
+        unlisted.insert(Unlisted::States);
+    }
     for state in &observed.states {
         for layer in &state.spec.layers {
             if !observed.lists_config(&layer.uid) {
@@ -154,10 +161,12 @@ pub fn plan(observed: &Observed) -> Plan {
     for node in observed.nodes.iter().filter(|node| is_linux(node)) {
         let labels = node.metadata.labels.clone().unwrap_or_default();
         let state = by_node.get(name(&**node)).copied();
-        let before = state.map_or_else(
-            || forgotten(&observed.configs, name(&**node), &labels),
-            |state| state.spec.clone(),
-        );
+        let before = match state {
+            Some(state) => state.spec.clone(),
+            // Agents that have something still give it back when the kind is there again.
+            None if observed.gone.states => NodeStateSpec::default(),
+            None => forgotten(&observed.configs, name(&**node), &labels),
+        };
         let mut layers = Vec::new();
         for config in observed.configs.iter().filter(|one| !is_leaving(one)) {
             if !config.spec.target.matches(name(&**node), &labels) {

@@ -365,6 +365,15 @@ fn a_lost_state_is_made_with_the_releases_that_are_not_done() {
 }
 
 #[test]
+fn nothing_is_held_up_by_states_whose_kind_is_gone() {
+    let mut observed = observed(vec![deleted("a")], vec![node("m", json!({}))], vec![]);
+    assert!(unlisted(&observed).contains(&Unlisted::States));
+    assert!(plan(&observed).free.is_empty());
+    observed.gone.states = true;
+    assert_eq!(plan(&observed).free.len(), 1);
+}
+
+#[test]
 fn the_policy_of_a_leaving_config_can_still_be_changed() {
     let retain = config(
         "a",
