@@ -6,6 +6,7 @@
 //! agent     an agent that remembers what it was told
 //! operator  the program itself, a process of its own
 //! cluster   all of these together, and waiting with a deadline
+//! wait      what several tests wait for
 //! ```
 //!
 //! | module | holds that |
@@ -43,6 +44,8 @@ mod server;
 mod store;
 #[path = "agent/tls.rs"]
 mod tls;
+#[path = "api/wait.rs"]
+mod wait;
 #[path = "api/watch.rs"]
 mod watch;
 

@@ -47,31 +47,12 @@ async fn given_back(cluster: &Cluster, operator: &Operator, node: &Agent, policy
     assert_eq!(node.memory().given_back, [("a".to_owned(), policy)]);
 }
 
-async fn gone(cluster: &Cluster, operator: &Operator, name: &str) {
-    cluster
-        .until(operator, SOON, || {
-            let found = cluster.get("nodeconfigs", name);
-            found
-                .is_null()
-                .then_some(())
-                .ok_or(format!("it is still there: {found:#}"))
-        })
-        .await;
-}
-
 #[tokio::test]
 async fn a_deleted_node_state_is_made_again() {
     let (cluster, node, operator) = settled("state", "Restore").await;
     let (before, pushes) = (uid(&cluster, "nodestates", "w"), node.memory().pushes.len());
     cluster.delete("nodestates", "w");
-    cluster
-        .until(&operator, SOON, || {
-            let now = uid(&cluster, "nodestates", "w");
-            let anew = !now.is_null() && now != before;
-            anew.then_some(())
-                .ok_or(format!("the NodeState has uid {now}"))
-        })
-        .await;
+    cluster.made_anew(&operator, "w", &before).await;
     cluster
         .settled(&operator, &[("w", &node)], &["a", "b"])
         .await;
@@ -85,14 +66,8 @@ async fn a_deleted_node_state_loses_nothing_that_is_refused_by_now() {
     let (cluster, node, operator) = settled("refused", "Restore").await;
     let files = |path: &str| json!({"spec": {"files": [{"path": path, "content": "a"}]}});
     cluster.edit("nodeconfigs", "a", &files("/etc/shadow"));
-    cluster
-        .until(&operator, SOON, || {
-            let state = cluster.get("nodeconfigs", "a")["status"]["state"].clone();
-            (state == "Refused")
-                .then_some(())
-                .ok_or(format!("a is {state}"))
-        })
-        .await;
+    let a = ("nodeconfigs", "a");
+    cluster.says(&operator, a, "Refused", |_| {}).await;
     cluster.delete("nodestates", "w");
     // The new one does not name it; the node does, and is told nothing before the NodeConfig was
     // asked for.
@@ -198,7 +173,7 @@ async fn a_node_that_was_away_gives_back_when_it_returns() {
         let (cluster, node, operator) = settled("away", word).await;
         node.go_away().await;
         cluster.delete("nodeconfigs", "a");
-        gone(&cluster, &operator, "a").await;
+        cluster.gone(&operator, "a", |_| {}).await;
         let releases = cluster.get("nodestates", "w")["spec"]["releases"].clone();
         assert_eq!(releases[0]["policy"], word, "{releases}");
         node.come_back().await;
@@ -244,7 +219,7 @@ async fn a_node_that_was_gone_gives_back_what_nobody_names() {
         let (cluster, node, operator) = settled("removed", word).await;
         remove(&cluster, &operator, &node).await;
         cluster.delete("nodeconfigs", "a");
-        gone(&cluster, &operator, "a").await;
+        cluster.gone(&operator, "a", |_| {}).await;
         add(&cluster, &node).await;
         given_back(&cluster, &operator, &node, policy).await;
     }))

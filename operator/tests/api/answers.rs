@@ -11,11 +11,7 @@ use super::script::{Fault, Verb};
 /// Another one has written the `NodeState` meanwhile, and the cache does not know.
 #[tokio::test]
 async fn a_plan_from_what_is_no_more_is_made_anew() {
-    let cluster = Cluster::new("stale").await;
-    let node = cluster.node("w").await;
-    cluster.config("a", &json!({}));
-    let operator = cluster.operator("one");
-    cluster.settled(&operator, &[("w", &node)], &["a"]).await;
+    let (cluster, node, operator) = Cluster::running("stale").await;
     cluster
         .server
         .change(|state| state.script.hold("nodestates"));
@@ -89,11 +85,7 @@ async fn errors_are_met_with_more_and_more_patience() {
     ];
     join_all(cases.map(async |(times, verb, resource, code)| {
         let name = format!("patience-{verb:?}-{resource}-{code}").to_lowercase();
-        let cluster = Cluster::new(&name).await;
-        let node = cluster.node("w").await;
-        cluster.config("a", &json!({}));
-        let operator = cluster.operator("one");
-        cluster.settled(&operator, &[("w", &node)], &["a"]).await;
+        let (cluster, node, operator) = Cluster::running(&name).await;
         let before = cluster.asked(verb, resource).len();
         cluster.fault(times, verb, resource, Fault::Status(code, None));
         // All of it is asked for now.

@@ -131,14 +131,7 @@ async fn without_a_node_state_they_give_nothing_back() {
     let reads = cluster.asked(Verb::Get, "nodeconfigs").len();
     cluster.fault(1, Verb::List, "nodeconfigs", Fault::Empty);
     cluster.relist("nodeconfigs");
-    cluster
-        .until(&operator, SOON, || {
-            let lists = cluster.asked(Verb::List, "nodeconfigs").len();
-            (lists > 1)
-                .then_some(())
-                .ok_or("it is not listed anew".to_owned())
-        })
-        .await;
+    cluster.listed_anew(&operator, "nodeconfigs").await;
     // What is made after the list is seen after it.
     cluster.config("c", &json!({}));
     cluster
@@ -191,28 +184,19 @@ async fn copies_of_what_is_in_force_are_kept() {
     let before = copies();
     assert_eq!(before.len(), 1);
     cluster.delete("configmaps", "words");
-    let refused = |name: &'static str| {
-        let state = cluster.get("nodeconfigs", name)["status"]["state"].clone();
-        (state == "Refused")
-            .then_some(())
-            .ok_or(format!("{name} is {state}"))
+    let refused = async |name| {
+        let config = ("nodeconfigs", name);
+        cluster.says(&operator, config, "Refused", |_| {}).await;
     };
-    cluster.until(&operator, SOON, || refused("a")).await;
+    refused("a").await;
     cluster.fault(1, Verb::List, "controllerrevisions", Fault::Empty);
     cluster.relist("controllerrevisions");
-    cluster
-        .until(&operator, SOON, || {
-            let lists = cluster.asked(Verb::List, "controllerrevisions").len();
-            (lists > 1)
-                .then_some(())
-                .ok_or("they are not listed anew".to_owned())
-        })
-        .await;
+    cluster.listed_anew(&operator, "controllerrevisions").await;
     // Passes are made from what was listed.
     for name in ["c", "d"] {
         let files = json!([{"path": "/etc/shadow", "content": ""}]);
         cluster.config(name, &json!({"spec": {"files": files}}));
-        cluster.until(&operator, SOON, || refused(name)).await;
+        refused(name).await;
     }
     assert_eq!(copies(), before);
 }

@@ -2,10 +2,10 @@
 //! can't be told does not hold it.
 
 use futures::future::join_all;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::agent::Agent;
-use super::cluster::{Cluster, SOON};
+use super::cluster::Cluster;
 use super::operator::Operator;
 use super::script::{Fault, Verb};
 
@@ -38,18 +38,12 @@ impl Case {
             nodes,
             operator,
         } = self;
-        cluster
-            .until(operator, SOON, || {
-                let found = cluster.get("nodeconfigs", "a");
-                let has = nodes[0].memory().names();
-                let held = has.contains(&"a".to_owned());
-                assert!(!found.is_null() || !held, "it is gone, and v has {has:?}");
-                found
-                    .is_null()
-                    .then_some(())
-                    .ok_or(format!("it is still there: {found:#}"))
-            })
-            .await;
+        let first = |found: &Value| {
+            let has = nodes[0].memory().names();
+            let held = has.contains(&"a".to_owned());
+            assert!(!found.is_null() || !held, "it is gone, and v has {has:?}");
+        };
+        cluster.gone(operator, "a", first).await;
     }
 }
 
@@ -98,25 +92,10 @@ async fn a_deleted_node_state_neither_holds_it_nor_lets_it_go() {
     nodes[0].pause();
     let before = nodes[0].memory().pushes.len();
     cluster.delete("nodeconfigs", "a");
-    cluster
-        .until(operator, SOON, || {
-            let pushes = nodes[0].memory().pushes.len();
-            (pushes > before)
-                .then_some(())
-                .ok_or("v is not told".to_owned())
-        })
-        .await;
+    cluster.pushed(operator, &nodes[0], before).await;
     let uid = cluster.get("nodestates", "v")["metadata"]["uid"].clone();
     cluster.delete("nodestates", "v");
-    cluster
-        .until(operator, SOON, || {
-            let state = cluster.get("nodestates", "v");
-            let now = &state["metadata"]["uid"];
-            let anew = !now.is_null() && *now != uid;
-            anew.then_some(())
-                .ok_or(format!("the NodeState is {state:#}"))
-        })
-        .await;
+    cluster.made_anew(operator, "v", &uid).await;
     // Another NodeConfig has come through: a pass was made since.
     cluster.config("b", &json!({"spec": {"target": {"nodes": ["w"]}}}));
     cluster.settled(operator, &[("w", &nodes[1])], &["b"]).await;
@@ -149,15 +128,7 @@ async fn without_a_fleet_there_is_nobody_to_wait_for() {
         cluster.delete(resource, name);
     }
     cluster.delete("nodeconfigs", "a");
-    cluster
-        .until(operator, SOON, || {
-            let found = cluster.get("nodeconfigs", "a");
-            found
-                .is_null()
-                .then_some(())
-                .ok_or(format!("it is still there: {found:#}"))
-        })
-        .await;
+    cluster.gone(operator, "a", |_| {}).await;
 }
 
 /// The nodes are there, and the list says that they are not.
@@ -171,38 +142,20 @@ async fn an_empty_list_of_nodes_does_not_let_it_go() {
     } = &case;
     cluster.fault(1, Verb::List, "nodes", Fault::Empty);
     cluster.relist("nodes");
-    cluster
-        .until(operator, SOON, || {
-            let lists = cluster.asked(Verb::List, "nodes").len();
-            (lists > 1)
-                .then_some(())
-                .ok_or("they are not listed anew".to_owned())
-        })
-        .await;
+    cluster.listed_anew(operator, "nodes").await;
     cluster.config("b", &json!({}));
-    cluster
-        .until(operator, SOON, || {
-            let state = cluster.get("nodeconfigs", "b")["status"]["state"].clone();
-            (state == "NoNodes")
-                .then_some(())
-                .ok_or(format!("b is {state}"))
-        })
-        .await;
+    let b = ("nodeconfigs", "b");
+    cluster.says(operator, b, "NoNodes", |_| {}).await;
     cluster.delete("nodeconfigs", "a");
-    cluster
-        .until(operator, SOON, || {
-            let found = cluster.get("nodeconfigs", "a");
-            assert!(
-                !found.is_null(),
-                "it is gone, and v has {:?}",
-                nodes[0].memory().names()
-            );
-            let state = found["status"]["state"].clone();
-            (state == "Releasing")
-                .then_some(())
-                .ok_or(format!("a is {state}"))
-        })
-        .await;
+    let a = ("nodeconfigs", "a");
+    let there = |found: &Value| {
+        assert!(
+            !found.is_null(),
+            "it is gone, and v has {:?}",
+            nodes[0].memory().names()
+        );
+    };
+    cluster.says(operator, a, "Releasing", there).await;
     cluster.relist("nodes");
     case.ends().await;
 }

@@ -15,12 +15,7 @@ use super::script::{Fault, Verb};
 const LOST: Duration = Duration::from_secs(45);
 
 async fn leading(test: &str) -> (Cluster, Agent, Operator) {
-    let cluster = Cluster::new(&format!("lead-{test}")).await;
-    let node = cluster.node("w").await;
-    cluster.config("a", &json!({}));
-    let operator = cluster.operator("one");
-    cluster.settled(&operator, &[("w", &node)], &["a"]).await;
-    (cluster, node, operator)
+    Cluster::running(&format!("lead-{test}")).await
 }
 
 fn lease(cluster: &Cluster) -> Value {
@@ -92,23 +87,9 @@ async fn what_is_being_pushed_is_heard_out_and_nothing_else_is_begun() {
     node.pause();
     let before = node.memory().pushes.len();
     cluster.config("b", &json!({}));
-    cluster
-        .until(&operator, SOON, || {
-            let pushes = node.memory().pushes.len();
-            (pushes > before)
-                .then_some(())
-                .ok_or("b is not pushed".to_owned())
-        })
-        .await;
+    cluster.pushed(&operator, &node, before).await;
     take(&cluster);
-    cluster
-        .until(&operator, SOON, || {
-            let said = operator.said();
-            said.contains("\"stopping\"")
-                .then_some(())
-                .ok_or("it does not stop".to_owned())
-        })
-        .await;
+    cluster.stops(&operator).await;
     // What would be planned and pushed by whoever leads.
     let asked = cluster.state().asked.len();
     cluster.config("c", &json!({}));
@@ -138,23 +119,9 @@ async fn who_is_told_to_end_ends_in_order() {
     node.pause();
     let before = node.memory().pushes.len();
     cluster.config("b", &json!({}));
-    cluster
-        .until(&operator, SOON, || {
-            let pushes = node.memory().pushes.len();
-            (pushes > before)
-                .then_some(())
-                .ok_or("b is not pushed".to_owned())
-        })
-        .await;
+    cluster.pushed(&operator, &node, before).await;
     operator.terminate();
-    cluster
-        .until(&operator, SOON, || {
-            let said = operator.said();
-            said.contains("\"stopping\"")
-                .then_some(())
-                .ok_or("it does not stop".to_owned())
-        })
-        .await;
+    cluster.stops(&operator).await;
     node.resume();
     let status = operator.end(SOON).await;
     assert!(status.success(), "{}", operator.said());

@@ -1,17 +1,13 @@
 //! The operator's own writes: nothing is planned from before them.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::cluster::{Cluster, SOON};
 use super::script::Verb;
 
 #[tokio::test]
 async fn nothing_is_planned_before_the_cache_shows_them() {
-    let cluster = Cluster::new("own").await;
-    let node = cluster.node("w").await;
-    cluster.config("a", &json!({}));
-    let operator = cluster.operator("one");
-    cluster.settled(&operator, &[("w", &node)], &["a"]).await;
+    let (cluster, node, operator) = Cluster::running("own").await;
     // The next write of it is not seen for a while.
     cluster
         .server
@@ -59,50 +55,23 @@ async fn what_is_gone_again_is_not_waited_for() {
     cluster.settled(&operator, &[("w", &node)], &[]).await;
     cluster.delete("nodes", "w");
     cluster.config("a", &json!({}));
-    cluster
-        .until(&operator, SOON, || {
-            let state = cluster.get("nodeconfigs", "a")["status"]["state"].clone();
-            (state == "NoNodes")
-                .then_some(())
-                .ok_or(format!("a is {state}"))
-        })
-        .await;
+    let a = ("nodeconfigs", "a");
+    cluster.says(&operator, a, "NoNodes", |_| {}).await;
     cluster.delete("nodestates", "w");
     // Who knows of this one knows that the other one is gone.
     cluster.register("v");
-    cluster
-        .until(&operator, SOON, || {
-            let state = cluster.get("nodestates", "v")["status"]["state"].clone();
-            (state == "NoAgent")
-                .then_some(())
-                .ok_or(format!("v is {state}"))
-        })
-        .await;
+    let v = ("nodestates", "v");
+    cluster.says(&operator, v, "NoAgent", |_| {}).await;
     cluster
         .server
         .change(|state| state.script.hold("nodestates"));
     cluster.register("w");
-    let uid = || cluster.get("nodestates", "w")["metadata"]["uid"].clone();
-    let made = cluster
-        .until(&operator, SOON, || {
-            let uid = uid();
-            (!uid.is_null())
-                .then_some(uid.clone())
-                .ok_or("no NodeState is made".to_owned())
-        })
-        .await;
+    let made = cluster.made_anew(&operator, "w", &Value::Null).await;
     cluster.delete("nodestates", "w");
     // A list that is made now has nothing to say of it.
     cluster.relist("nodestates");
     cluster
         .server
         .change(|state| state.script.speak("nodestates"));
-    cluster
-        .until(&operator, SOON, || {
-            let now = uid();
-            (!now.is_null() && now != made)
-                .then_some(())
-                .ok_or(format!("the NodeState has uid {now}"))
-        })
-        .await;
+    cluster.made_anew(&operator, "w", &made).await;
 }

@@ -7,7 +7,6 @@ use serde_json::{Value, json};
 
 use super::agent::Agent;
 use super::cluster::{Cluster, SOON};
-use super::operator::Operator;
 use super::script::{Fault, Verb};
 
 /// What the operator watches.
@@ -23,15 +22,6 @@ pub const WATCHED: [&str; 9] = [
     "configmaps",
 ];
 
-async fn settled(test: &str) -> (Cluster, Agent, Operator) {
-    let cluster = Cluster::new(test).await;
-    let node = cluster.node("w").await;
-    cluster.config("a", &json!({}));
-    let operator = cluster.operator("one");
-    cluster.settled(&operator, &[("w", &node)], &["a"]).await;
-    (cluster, node, operator)
-}
-
 /// The content of the file in the last push.
 fn content(agent: &Agent) -> Value {
     let memory = agent.memory();
@@ -44,7 +34,7 @@ fn content(agent: &Agent) -> Value {
 
 #[tokio::test]
 async fn versions_that_are_too_old_make_a_new_list_and_no_release() {
-    let (cluster, node, operator) = settled("expired").await;
+    let (cluster, node, operator) = Cluster::running("expired").await;
     cluster.server.change(|state| {
         for resource in WATCHED {
             state.script.close(resource);
@@ -78,7 +68,7 @@ async fn versions_that_are_too_old_make_a_new_list_and_no_release() {
 /// What is not in a new list any more is news too.
 #[tokio::test]
 async fn what_vanished_before_a_new_list_is_noticed() {
-    let (cluster, node, operator) = settled("vanished").await;
+    let (cluster, node, operator) = Cluster::running("vanished").await;
     let uid = cluster.get("nodestates", "w")["metadata"]["uid"].clone();
     cluster.server.change(|state| {
         let key = super::cluster::key("nodestates", "w");
@@ -87,14 +77,7 @@ async fn what_vanished_before_a_new_list_is_noticed() {
         state.script.close("nodestates");
     });
     // The safety net would see it after a minute.
-    cluster
-        .until(&operator, SOON, || {
-            let now = cluster.get("nodestates", "w")["metadata"]["uid"].clone();
-            let anew = !now.is_null() && now != uid;
-            anew.then_some(())
-                .ok_or(format!("the NodeState has uid {now}"))
-        })
-        .await;
+    cluster.made_anew(&operator, "w", &uid).await;
     cluster.settled(&operator, &[("w", &node)], &["a"]).await;
     cluster.has_kept_everything(&[&node]);
 }
@@ -102,7 +85,7 @@ async fn what_vanished_before_a_new_list_is_noticed() {
 /// Some say it by the status of their answer.
 #[tokio::test]
 async fn a_watch_that_is_answered_gone_makes_a_new_list() {
-    let (cluster, node, operator) = settled("gone").await;
+    let (cluster, node, operator) = Cluster::running("gone").await;
     cluster.fault(
         usize::MAX,
         Verb::Watch,
@@ -110,14 +93,7 @@ async fn a_watch_that_is_answered_gone_makes_a_new_list() {
         Fault::Status(410, None),
     );
     cluster.relist("nodeconfigs");
-    cluster
-        .until(&operator, SOON, || {
-            let lists = cluster.asked(Verb::List, "nodeconfigs").len();
-            (lists > 1)
-                .then_some(())
-                .ok_or("it is not listed anew".to_owned())
-        })
-        .await;
+    cluster.listed_anew(&operator, "nodeconfigs").await;
     cluster.mend(Verb::Watch, "nodeconfigs");
     cluster.config("b", &json!({}));
     cluster
@@ -128,7 +104,7 @@ async fn a_watch_that_is_answered_gone_makes_a_new_list() {
 
 #[tokio::test]
 async fn a_watch_that_breaks_off_in_an_event_goes_on_with_that_event() {
-    let (cluster, node, operator) = settled("torn").await;
+    let (cluster, node, operator) = Cluster::running("torn").await;
     for resource in WATCHED {
         cluster.fault(2, Verb::Watch, resource, Fault::Cut);
         cluster.server.change(|state| state.script.close(resource));
@@ -143,7 +119,7 @@ async fn a_watch_that_breaks_off_in_an_event_goes_on_with_that_event() {
 
 #[tokio::test]
 async fn a_watch_that_ends_at_once_is_not_begun_all_the_time() {
-    let (cluster, node, operator) = settled("ends").await;
+    let (cluster, node, operator) = Cluster::running("ends").await;
     let before = cluster.asked(Verb::Watch, "nodeconfigs").len();
     cluster.fault(5, Verb::Watch, "nodeconfigs", Fault::Ended);
     cluster
@@ -163,7 +139,7 @@ async fn a_watch_that_ends_at_once_is_not_begun_all_the_time() {
 async fn watches_that_say_nothing_are_given_up() {
     join_all(
         ["nodeconfigs", "nodestates", "nodes", "pods"].map(async |resource| {
-            let (cluster, node, operator) = settled(&format!("silent-{resource}")).await;
+            let (cluster, node, operator) = Cluster::running(&format!("silent-{resource}")).await;
             cluster
                 .server
                 .change(|state| state.script.silence(resource));
