@@ -1,5 +1,8 @@
 //! Asking for another try: what failed on a node is held there until it changes or somebody asks.
 
+use std::borrow::Cow;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
 use crate::digest;
@@ -36,6 +39,20 @@ impl TryFrom<String> for Retry {
 impl From<Retry> for String {
     fn from(Retry(digest): Retry) -> Self {
         digest
+    }
+}
+
+impl JsonSchema for Retry {
+    fn schema_name() -> Cow<'static, str> {
+        "Retry".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({"type": "string", "maxLength": 64, "pattern": "^[0-9a-f]{64}$"})
+    }
+
+    fn inline_schema() -> bool {
+        true
     }
 }
 

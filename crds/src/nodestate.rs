@@ -88,11 +88,6 @@ pub struct LayerRef {
     /// Digest of what the NodeConfig's annotation edict.dev/retry says: another one means another
     /// try where it is held. Absent where there is no such annotation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(
-        with = "Option<String>",
-        length(max = 64),
-        regex(pattern = r"^[0-9a-f]{64}$")
-    )]
     pub retry: Option<Retry>,
 }
 
@@ -186,11 +181,6 @@ pub struct LayerStatus {
     pub deletion_policy: Option<DeletionPolicy>,
     /// Which try the agent was asked for last, as in the spec.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(
-        with = "Option<String>",
-        length(max = 64),
-        regex(pattern = r"^[0-9a-f]{64}$")
-    )]
     pub retry: Option<Retry>,
     /// Digest of the revision that is in force: the last good one where the given one failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]

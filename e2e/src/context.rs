@@ -14,6 +14,7 @@ use crate::image::Images;
 use crate::install::NAMESPACE;
 use crate::node::{self, Node, Role};
 use crate::process::{Output, Process};
+use crate::wait;
 
 /// The label that says which test made an object.
 pub const LABEL: &str = "edict.dev/test";
@@ -90,6 +91,16 @@ impl Context {
         path: &str,
     ) -> Result<BTreeMap<String, Option<Vec<u8>>>> {
         node::read_all(nodes, path).await
+    }
+
+    /// Waits until no node has anything at `path` any more.
+    pub async fn given_back(&self, path: &str, deadline: Duration) -> Result<()> {
+        wait::until(&format!("{path} to be given back"), deadline, async || {
+            let found = self.read_all(self.nodes(), path).await?;
+            let gone = found.values().all(Option::is_none);
+            Ok(wait::Seen::when(gone, found))
+        })
+        .await
     }
 
     /// Which file is at `path` of each node, and when it was last touched: whoever writes it

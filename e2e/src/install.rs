@@ -34,13 +34,7 @@ pub async fn install(settings: &Settings, cluster: &Cluster, images: &Images) ->
     apply(cluster, settings, "-f", settings.root.join("crds")).await?;
     established(cluster).await?;
     operator(settings, cluster, images, "deploy").await?;
-    apply(
-        cluster,
-        settings,
-        "-f",
-        settings.root.join("fixtures/fleet.yaml"),
-    )
-    .await?;
+    fleet(settings, cluster).await?;
     step.note("waiting for operator and agents");
     ready(cluster, images).await?;
     step.done("operator and agents are ready");
@@ -71,6 +65,12 @@ pub async fn operator(
 ) -> Result<()> {
     let overlay = overlay(settings, images, deploy)?;
     apply(cluster, settings, "-k", overlay).await
+}
+
+/// Applies the Fleet of the fixtures.
+pub async fn fleet(settings: &Settings, cluster: &Cluster) -> Result<()> {
+    let fleet = settings.root.join("fixtures/fleet.yaml");
+    apply(cluster, settings, "-f", fleet).await
 }
 
 /// Waits until operator and agents run these images.

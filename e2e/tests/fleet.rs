@@ -1,12 +1,12 @@
 //! The Fleet goes and comes: what is in force stays so, and what left meanwhile is given back then. Its
 //! agents are replaced one after the other, and no further than one that does not come up.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use e2e::install::{AGENT, NAMESPACE, agents_ready};
-use e2e::{Context, Draft, Node, nodeconfig, status, wait};
+use e2e::{Context, Draft, nodeconfig, status, wait};
 use edict_crds::nodeconfig::State;
 use edict_crds::nodestate::Contact;
 use edict_crds::{Fleet, NodeState, Role, fleet};
@@ -23,16 +23,6 @@ const GONE: Duration = Duration::from_mins(2);
 const ROLLED: Duration = Duration::from_mins(3);
 /// An image that no registry has: none listens there, which is known at once.
 const NOWHERE: &str = "127.0.0.1:1/edict/agent:none";
-
-/// Which file this is and when it was last touched: whoever writes it changes that.
-async fn touched(nodes: &[Node], path: &str) -> Result<BTreeMap<String, String>> {
-    let mut all = BTreeMap::new();
-    for node in nodes {
-        let stat = node.run(&["stat", "--format=%i %z %y", path]).await?;
-        all.insert(node.name.clone(), stat);
-    }
-    Ok(all)
-}
 
 /// Applies the Fleet of the fixtures as a user does, with these agents.
 async fn apply(ctx: &Context, agent: Value) -> Result<()> {
@@ -119,7 +109,7 @@ async fn it_goes_and_comes_and_nothing_is_lost() -> Result<()> {
         });
         kept.0.settle(&ctx, ctx.nodes()).await?;
         left.0.settle(&ctx, ctx.nodes()).await?;
-        let before = touched(ctx.nodes(), &kept.1).await?;
+        let before = ctx.touched(ctx.nodes(), &kept.1).await?;
 
         ctx.kubectl()
             .args(["delete", "fleet", "default"])
@@ -149,7 +139,10 @@ async fn it_goes_and_comes_and_nothing_is_lost() -> Result<()> {
             for (node, found) in ctx.read_all(ctx.nodes(), &left.1).await? {
                 ensure!(found.as_deref() == Some(b"left"), "{node}: {found:?}");
             }
-            ensure!(touched(ctx.nodes(), &kept.1).await? == before, "touched");
+            ensure!(
+                ctx.touched(ctx.nodes(), &kept.1).await? == before,
+                "touched"
+            );
             anyhow::Ok(())
         };
         let outcome = meanwhile.await;
@@ -158,14 +151,9 @@ async fn it_goes_and_comes_and_nothing_is_lost() -> Result<()> {
         outcome?;
 
         new.0.settled(&ctx, ctx.nodes()).await?;
-        wait::until("what left to be given back", GONE, async || {
-            let found = ctx.read_all(ctx.nodes(), &left.1).await?;
-            let gone = found.values().all(Option::is_none);
-            Ok(wait::Seen::when(gone, found))
-        })
-        .await?;
+        ctx.given_back(&left.1, GONE).await?;
         kept.0.settled(&ctx, ctx.nodes()).await?;
-        let after = touched(ctx.nodes(), &kept.1).await?;
+        let after = ctx.touched(ctx.nodes(), &kept.1).await?;
         ensure!(after == before, "written anew: {before:?}, then {after:?}");
         new.0.delete(&ctx).await?;
         kept.0.delete(&ctx).await
@@ -246,7 +234,7 @@ async fn a_broken_image_halts_after_the_first_node() -> Result<()> {
         let path = "/etc/edict/fleet-halted/kept";
         let kept = Draft::new(&ctx.name, nodeconfig::role(Role::All)).file(path, "kept");
         kept.settle(&ctx, ctx.nodes()).await?;
-        let before = touched(ctx.nodes(), path).await?;
+        let before = ctx.touched(ctx.nodes(), path).await?;
         let body = async {
             let since = Timestamp::now();
             apply(&ctx, json!({"image": NOWHERE})).await?;
@@ -264,7 +252,7 @@ async fn a_broken_image_halts_after_the_first_node() -> Result<()> {
         agents_ready(&ctx.client, &ctx.images.agent).await?;
         outcome?;
         kept.settled(&ctx, ctx.nodes()).await?;
-        let after = touched(ctx.nodes(), path).await?;
+        let after = ctx.touched(ctx.nodes(), path).await?;
         ensure!(after == before, "written anew: {before:?}, then {after:?}");
         meanwhile().delete(&ctx).await?;
         kept.delete(&ctx).await

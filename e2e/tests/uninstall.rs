@@ -53,16 +53,6 @@ async fn kinds(ctx: &Context) -> Result<Vec<String>> {
     Ok(own.map(ResourceExt::name_any).collect())
 }
 
-/// Waits until no node has the file any more.
-async fn given_back(ctx: &Context) -> Result<()> {
-    wait::until("every node to be as it was", GONE, async || {
-        let found = ctx.read_all(ctx.nodes(), &path(ctx)).await?;
-        let gone = found.values().all(Option::is_none);
-        Ok(wait::Seen::when(gone, found))
-    })
-    .await
-}
-
 #[tokio::test]
 async fn in_its_order_nothing_is_left() -> Result<()> {
     e2e::test("uninstall", async |ctx| {
@@ -142,7 +132,7 @@ async fn in_the_wrong_order_nothing_hangs_for_ever() -> Result<()> {
         })
         .await?;
         // There was no agent that could have done it before.
-        given_back(&ctx).await
+        ctx.given_back(&path(&ctx), GONE).await
     })
     .await
 }

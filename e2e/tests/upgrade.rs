@@ -63,11 +63,7 @@ async fn works(ctx: &Context, with: &str) -> Result<()> {
         );
     }
     draft("two\n").delete(ctx).await?;
-    wait::until("the file to be given back", CHANGED, async || {
-        let found = ctx.read_all(ctx.nodes(), &path).await?;
-        Ok(wait::Seen::when(found.values().all(Option::is_none), found))
-    })
-    .await
+    ctx.given_back(&path, CHANGED).await
 }
 
 #[tokio::test]
@@ -138,25 +134,18 @@ async fn from_agents_of_the_oldest_wire_version() -> Result<()> {
             operator: this.operator.clone(),
             agent: old.agent,
         };
-        let fleet = settings.root.join("fixtures/fleet.yaml");
-        let fleet = async || {
-            let apply = ctx.kubectl().args(["apply", "-f"]).arg(&fleet);
-            apply.text().await
-        };
         let body = async {
             without_agents(&ctx).await?;
             install::operator(&settings, &ctx.cluster, &mixed, "deploy").await?;
             // One that would bring up newer agents first is not to be there any more.
             install::operator_ready(&ctx.client, &mixed.operator).await?;
-            fleet().await?;
+            install::fleet(&settings, &ctx.cluster).await?;
             install::ready(&ctx.cluster, &mixed).await?;
             works(&ctx, "old-agents").await?;
             Kept::new(&ctx).await
         };
         let outcome = body.await;
-        install::operator(&settings, &ctx.cluster, &this, "deploy").await?;
-        fleet().await?;
-        install::ready(&ctx.cluster, &this).await?;
+        install::install(&settings, &ctx.cluster, &this).await?;
         let kept = outcome?;
         kept.holds(&ctx).await?;
         works(&ctx, "new-agents").await?;

@@ -5,12 +5,9 @@ use e2e::hostfile::folder;
 use e2e::nodeconfig::role;
 use e2e::sample::throughout;
 use e2e::{Change, Context, Draft, Fault, Node, agent, fault, status};
+use edict_crds::Role;
 use edict_crds::nodeconfig::State;
-use edict_crds::{NodeConfig, Role};
 use k8s_openapi::jiff::Timestamp;
-use kube::Api;
-use kube::api::{Patch, PatchParams};
-use serde_json::json;
 
 use super::{BACK, NOTICED, all_hold, begin, others, test};
 
@@ -39,7 +36,7 @@ async fn where_files_go() -> Result<()> {
                         "something is left of the attempt: {there}"
                     );
                     fault::free(&node, &folder).await?;
-                    retry(&ctx, &two).await?;
+                    two.retry(&ctx, &Timestamp::now().to_string()).await?;
                     arrives(&ctx, &two, &path).await
                 })
                 .await?;
@@ -79,7 +76,7 @@ async fn where_the_state_is_kept() -> Result<()> {
             };
             volume.during(&ctx, body).await?;
             agent::replace(&ctx.client, &node.name).await?;
-            retry(&ctx, &two).await?;
+            two.retry(&ctx, &Timestamp::now().to_string()).await?;
             arrives(&ctx, &two, &path).await
         })
         .await?;
@@ -111,16 +108,6 @@ async fn fails(ctx: &Context, two: &Draft, node: &Node, how: State) -> Result<()
 async fn stays(ctx: &Context, node: &Node, path: &str) -> Result<()> {
     all_hold(ctx, &others(ctx, node), path, Some("two\n")).await?;
     all_hold(ctx, std::slice::from_ref(node), path, Some("one\n")).await
-}
-
-/// Has what failed tried again.
-async fn retry(ctx: &Context, draft: &Draft) -> Result<()> {
-    let api: Api<NodeConfig> = Api::all(ctx.client.clone());
-    let annotations = json!({"edict.dev/retry": Timestamp::now().to_string()});
-    let patch = json!({"metadata": {"annotations": annotations}});
-    api.patch(draft.name(), &PatchParams::default(), &Patch::Merge(patch))
-        .await?;
-    Ok(())
 }
 
 async fn arrives(ctx: &Context, two: &Draft, path: &str) -> Result<()> {

@@ -191,11 +191,8 @@ impl Disk {
                     self.sync(id);
                 }
                 let own = |change: &Change| matches!(change, Change::Put(_, id) if id == root);
-                let (synced, changes) = std::mem::take(&mut self.changes)
-                    .into_iter()
-                    .partition(|(folder, change)| *folder == TOP && own(change));
-                self.changes = changes;
-                let _: Vec<(Id, Change)> = synced;
+                self.changes
+                    .retain(|(folder, change)| *folder != TOP || !own(change));
                 let names = self.names(TOP).clone();
                 if let Some(Inode::Folder { names: safe, .. }) = self.safe.get_mut(&TOP) {
                     safe.extend(names.into_iter().filter(|(_, id)| id == root));
