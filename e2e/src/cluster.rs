@@ -10,13 +10,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
-use futures::FutureExt as _;
 use futures::future::{BoxFuture, LocalBoxFuture};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 
-use crate::container;
 use crate::node::{Node, Role};
-use crate::process::{Output, Process};
+use crate::process::Process;
 use crate::settings::Settings;
 
 pub use existing::ExistingCluster;
@@ -40,38 +38,6 @@ pub trait Provider: Debug + Send + Sync {
     fn load<'a>(&'a self, image: &'a str) -> BoxFuture<'a, Result<()>>;
     /// How to reach its API.
     fn access(&self) -> Access;
-
-    // Nodes are containers, whoever made them.
-
-    /// Runs a program on a node.
-    fn exec<'a>(
-        &'a self,
-        node: &'a str,
-        argv: &'a [&'a str],
-        stdin: Vec<u8>,
-    ) -> BoxFuture<'a, Result<Output>> {
-        container::exec(node, argv, stdin).boxed()
-    }
-
-    /// Stops a node.
-    fn stop<'a>(&'a self, node: &'a str) -> BoxFuture<'a, Result<()>> {
-        container::stop(node).boxed()
-    }
-
-    /// Starts a stopped node.
-    fn start<'a>(&'a self, node: &'a str) -> BoxFuture<'a, Result<()>> {
-        container::start(node).boxed()
-    }
-
-    /// Freezes a node: it is there and answers nothing.
-    fn pause<'a>(&'a self, node: &'a str) -> BoxFuture<'a, Result<()>> {
-        container::pause(node).boxed()
-    }
-
-    /// Lets a frozen node go on as if nothing had been.
-    fn unpause<'a>(&'a self, node: &'a str) -> BoxFuture<'a, Result<()>> {
-        container::unpause(node).boxed()
-    }
 }
 
 /// How kubectl and a client reach an API server.
@@ -148,7 +114,7 @@ impl Cluster {
         let nodes = provider.nodes().await?;
         let nodes = nodes
             .into_iter()
-            .map(|(name, role)| Node::new(name, role, Arc::clone(&provider)))
+            .map(|(name, role)| Node { name, role })
             .collect();
         Ok(Self {
             access: provider.access(),

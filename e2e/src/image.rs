@@ -25,6 +25,9 @@ const BUILD: Duration = Duration::from_mins(45);
 /// is four times as large has something in it that nobody meant.
 const LARGEST: u64 = 20 << 20;
 
+/// What makes a program that needs nothing of the node that it runs on.
+const STATIC: &str = "-C target-feature=+crt-static";
+
 /// What is in the images, one in each.
 const PROGRAMS: [&str; 2] = ["edict-operator", "edict-agent"];
 
@@ -99,6 +102,28 @@ pub async fn build(settings: &Settings) -> Result<PathBuf> {
     Ok(folder)
 }
 
+/// Compiles a test of a package to a program that runs on any node, and gives that.
+pub async fn test_program(settings: &Settings, package: &str, test: &str) -> Result<PathBuf> {
+    let step = Step::begin(format!("tests of {package}"));
+    let said = cargo()
+        .args(["test", "--no-run", "--locked", "--package", package])
+        .args(["--test", test, "--message-format", "json"])
+        .args(["--target", &host().await?])
+        .env("CARGO_TARGET_DIR", target(settings))
+        .env("RUSTFLAGS", STATIC)
+        .folder(&settings.root)
+        .within(BUILD)
+        .text()
+        .await
+        .with_context(|| format!("the tests of {package} cannot be built"))?;
+    let program = said.lines().rev().find_map(|line| {
+        let message: serde_json::Value = serde_json::from_str(line).ok()?;
+        Some(PathBuf::from(message["executable"].as_str()?))
+    });
+    step.done("compiled");
+    program.with_context(|| format!("{package} has no test {test}"))
+}
+
 /// Puts the sources of an earlier commit, as they were, into a folder of this repository that git
 /// ignores, and gives that.
 pub async fn checkout(settings: &Settings, commit: &str) -> Result<String> {
@@ -170,7 +195,7 @@ async fn compile(source: &Path, target: &Path, step: &Step) -> Result<PathBuf> {
         .args(["build", "--release", "--locked", "--target", &host])
         .args(["--package", "edict-operator", "--package", "edict-agent"])
         .env("CARGO_TARGET_DIR", target)
-        .env("RUSTFLAGS", "-C target-feature=+crt-static")
+        .env("RUSTFLAGS", STATIC)
         .env("CARGO_TERM_PROGRESS_WHEN", "never")
         .folder(source)
         .within(BUILD)

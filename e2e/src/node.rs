@@ -1,12 +1,11 @@
-//! One node of the cluster, seen from outside: its files and its programs.
+//! One node, seen from outside: its files and its programs.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use anyhow::{Context as _, Result, bail};
 use futures::future::try_join_all;
 
-use crate::cluster::Provider;
+use crate::container;
 use crate::process::Output;
 
 /// What a node is for.
@@ -18,14 +17,13 @@ pub enum Role {
     Worker,
 }
 
-/// A handle on one node.
+/// A handle on one node: a container, whoever made it.
 #[derive(Clone, Debug)]
 pub struct Node {
     /// Its name, in Kubernetes and as a container.
     pub name: String,
     /// What it is for.
     pub role: Role,
-    provider: Arc<dyn Provider>,
 }
 
 /// What there is at a path.
@@ -44,18 +42,9 @@ pub struct Stat {
 }
 
 impl Node {
-    /// A node that `provider` reaches.
-    pub fn new(name: String, role: Role, provider: Arc<dyn Provider>) -> Self {
-        Self {
-            name,
-            role,
-            provider,
-        }
-    }
-
     /// Runs a program on it and takes any exit code.
     pub async fn exec(&self, argv: &[&str]) -> Result<Output> {
-        self.provider.exec(&self.name, argv, Vec::new()).await
+        container::exec(&self.name, argv, Vec::new()).await
     }
 
     /// Runs a program on it, asks for success and gives what it printed.
@@ -126,10 +115,7 @@ impl Node {
             "/dev/stdin",
             path,
         ];
-        let output = self
-            .provider
-            .exec(&self.name, &argv, content.to_vec())
-            .await?;
+        let output = container::exec(&self.name, &argv, content.to_vec()).await?;
         if !output.success() {
             bail!("cannot write {path} on {}: {}", self.name, output.stderr);
         }
@@ -174,22 +160,22 @@ impl Node {
 
     /// Stops the machine, as a power cut does from the cluster's view.
     pub async fn stop(&self) -> Result<()> {
-        self.provider.stop(&self.name).await
+        container::stop(&self.name).await
     }
 
     /// Freezes the machine: its addresses are there and nothing answers.
     pub async fn pause(&self) -> Result<()> {
-        self.provider.pause(&self.name).await
+        container::pause(&self.name).await
     }
 
     /// Lets a frozen machine go on, also one that is not frozen.
     pub async fn unpause(&self) -> Result<()> {
-        self.provider.unpause(&self.name).await
+        container::unpause(&self.name).await
     }
 
     /// Starts it again.
     pub async fn start(&self) -> Result<()> {
-        self.provider.start(&self.name).await
+        container::start(&self.name).await
     }
 }
 
