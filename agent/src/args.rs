@@ -28,6 +28,63 @@ pub enum Command {
     Serve(Serve),
     /// Says by its exit code whether an agent listens here: a probe for the kubelet.
     Healthy(Healthy),
+    /// Says what applying these NodeConfigs would change on a host, as a diff. Writes nothing. Exits
+    /// with 3 if something would change.
+    Plan(Manifests),
+    /// Applies these NodeConfigs to a host. Each lands whole or not at all.
+    Apply(Manifests),
+    /// Gives back what these NodeConfigs have on a host; without any, everything.
+    Restore(Restore),
+    /// Says what is in force on a host.
+    Status(Local),
+}
+
+/// A host without a cluster.
+#[derive(Debug, clap::Args)]
+pub struct Local {
+    /// Folder that is the host's root: "/" for this host, or that of an image under construction.
+    #[arg(long, value_name = "DIR")]
+    pub root: PathBuf,
+    /// Folder where originals and what is in force are remembered; var/lib/edict under the root
+    /// unless given. An agent that serves an operator there keeps everybody else out.
+    #[arg(long, value_name = "DIR")]
+    pub state: Option<PathBuf>,
+    /// How to say what was done.
+    #[arg(long, value_enum, default_value_t = Output::Text)]
+    pub output: Output,
+}
+
+/// How to say something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Output {
+    /// For people.
+    Text,
+    /// For programs.
+    Json,
+}
+
+/// What to do to a host.
+#[derive(Debug, clap::Args)]
+pub struct Manifests {
+    /// Where.
+    #[command(flatten)]
+    pub local: Local,
+    /// YAML or JSON with NodeConfigs, and the ConfigMaps and Secrets that they refer to; a Fleet in
+    /// them says which paths are allowed. "-" is the standard input. Names tell NodeConfigs apart. Targets are not looked at: all of
+    /// it is for this host.
+    #[arg(required = true, value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+}
+
+/// What to give back.
+#[derive(Debug, clap::Args)]
+pub struct Restore {
+    /// Where.
+    #[command(flatten)]
+    pub local: Local,
+    /// YAML or JSON with the NodeConfigs to give back; everything that is in force if none is given.
+    #[arg(value_name = "FILE")]
+    pub files: Vec<PathBuf>,
 }
 
 /// How to serve.

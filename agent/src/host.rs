@@ -22,7 +22,7 @@ pub const FILE_MAX: u64 = 10 * 1024 * 1024;
 /// What `/etc` can be asked and told.
 ///
 /// What is made, published or removed is safe on disk only after [`Host::sync`] of its folder.
-pub trait Host: Send + Sync + 'static {
+pub trait Host: Send + Sync {
     /// What is at `path` itself, without following a symlink there.
     fn entry(&self, path: &str) -> io::Result<Entry>;
     /// The names of everything in the folder `path`, those that are UTF-8.

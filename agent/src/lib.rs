@@ -7,6 +7,7 @@
 //! commit   does them, or puts everything back
 //! host     the host's /etc, rooted: no symlink leads out
 //! state    layers in force, originals, ledger, on the node
+//! local    plan, apply, restore and status by hand        no operator, no cluster
 //! ```
 
 pub mod apply;
@@ -16,6 +17,7 @@ pub mod disk;
 pub mod folder;
 pub mod host;
 pub mod ledger;
+pub mod local;
 pub mod plan;
 pub mod run;
 pub mod server;

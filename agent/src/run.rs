@@ -1,6 +1,7 @@
 //! Puts the parts together and runs them.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use crate::apply::Agent;
 use crate::args::{Args, Command, Healthy, Serve};
 use crate::host::Rooted;
 use crate::host::mount::MountInfo;
+use crate::local;
 use crate::server::{Server, tls::Identity};
 use crate::state::Store;
 
@@ -20,11 +22,16 @@ use crate::state::Store;
 const HEALTHY_WITHIN: Duration = Duration::from_millis(800);
 
 /// Does what the command line says.
-pub fn run(args: Args) -> anyhow::Result<()> {
+pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     match args.command {
-        Command::Serve(args) => serve(args),
-        Command::Healthy(args) => healthy(&args),
+        Command::Serve(args) => serve(args)?,
+        Command::Healthy(args) => healthy(&args)?,
+        Command::Plan(args) => return local::plan(&args),
+        Command::Apply(args) => return local::apply(&args),
+        Command::Restore(args) => return local::restore(&args),
+        Command::Status(args) => return local::status(&args),
     }
+    Ok(ExitCode::SUCCESS)
 }
 
 fn serve(args: Serve) -> anyhow::Result<()> {

@@ -200,6 +200,7 @@ mod tests {
             content: b"x".to_vec(),
             mode: None,
             owner: None,
+            secret: false,
         })
     }
 

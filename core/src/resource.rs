@@ -34,6 +34,8 @@ pub struct File {
     pub mode: Option<u32>,
     /// Owner; `None` keeps that of an existing file and gives a new one to root.
     pub owner: Option<Owner>,
+    /// Whether some of it comes from a Secret: then it is never shown.
+    pub secret: bool,
 }
 
 /// Contents are never shown, not even by accident.
@@ -152,6 +154,7 @@ mod tests {
             content: b"secret".to_vec(),
             mode: Some(0o600),
             owner: None,
+            secret: true,
         };
         assert_eq!(
             format!("{file:?}"),

@@ -44,10 +44,7 @@ impl Images {
     /// Builds both and puts them into the local engine.
     pub async fn build(settings: &Settings) -> Result<Self> {
         let step = Step::begin("images");
-        let folder = match &settings.binaries {
-            Some(folder) => folder.clone(),
-            None => compile(&settings.root, &target(settings), &step).await?,
-        };
+        let folder = binaries(settings, &step).await?;
         let images = Self::import(&folder, &step).await?;
         step.done(&format!("{} {}", images.operator, images.agent));
         Ok(images)
@@ -100,6 +97,21 @@ pub async fn build(settings: &Settings) -> Result<PathBuf> {
     let folder = compile(&settings.root, &target(settings), &step).await?;
     step.done("compiled");
     Ok(folder)
+}
+
+/// The agent's program.
+pub async fn agent(settings: &Settings) -> Result<PathBuf> {
+    let step = Step::begin("agent");
+    let folder = binaries(settings, &step).await?;
+    step.done("there");
+    Ok(folder.join("edict-agent"))
+}
+
+async fn binaries(settings: &Settings, step: &Step) -> Result<PathBuf> {
+    match &settings.binaries {
+        Some(folder) => Ok(folder.clone()),
+        None => compile(&settings.root, &target(settings), step).await,
+    }
 }
 
 /// Compiles a test of a package to a program that runs on any node, and gives that.

@@ -13,7 +13,10 @@ use edict_core::layer::Layer;
 use edict_core::retry::advice;
 use edict_core::wire::{HOLDS, LayerReport, Outcome};
 
-use super::{Error, INTERRUPTED, Round, locked, report::sentences};
+use super::error::Error;
+use super::locked;
+use super::report::sentences;
+use super::round::{INTERRUPTED, Round};
 use crate::state::Hold;
 
 impl Round<'_> {

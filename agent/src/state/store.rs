@@ -64,8 +64,8 @@ pub enum Error {
 pub struct Store {
     folder: Folder,
     originals: Folder,
-    /// Held for as long as the agent runs.
-    _lock: std::fs::File,
+    /// Held for as long as the agent runs. Who only reads may find none.
+    _lock: Option<std::fs::File>,
     owner: Owner,
 }
 
@@ -113,16 +113,37 @@ impl Store {
         folder.sync_all().map_err(&own)?;
         folder.sweep().map_err(&own)?;
         originals.sweep().map_err(failed(ORIGINALS))?;
-        let owner = Owner {
-            uid: rustix::process::geteuid().as_raw(),
-            gid: rustix::process::getegid().as_raw(),
-        };
         Ok(Self {
             folder,
             originals,
-            _lock: lock,
-            owner,
+            _lock: Some(lock),
+            owner: owner(),
         })
+    }
+
+    /// Opens a state folder to read it, and changes nothing in it. `None` where there is no state.
+    pub fn open_read(path: &Path) -> Result<Option<Self>, Error> {
+        use rustix::fs::{Mode, OFlags, openat};
+        let own = failed("folder");
+        let folder = match Folder::open_ambient(path, Arc::new(Linux)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            opened => opened.map_err(&own)?,
+        };
+        if folder.stat(STATE).map_err(&own)?.entry == Entry::Absent {
+            return Ok(None);
+        }
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let lock = match openat(folder.as_dir(), LOCK, flags, Mode::empty()) {
+            Ok(handle) => Some(alone(handle)?),
+            Err(rustix::io::Errno::NOENT) => None,
+            Err(error) => return Err(failed(LOCK)(error.into())),
+        };
+        Ok(Some(Self {
+            originals: folder.folder(ORIGINALS).map_err(failed(ORIGINALS))?,
+            folder,
+            _lock: lock,
+            owner: owner(),
+        }))
     }
 
     /// The state as it was saved last; an empty one before that.
@@ -255,15 +276,27 @@ impl Store {
     }
 }
 
+fn owner() -> Owner {
+    Owner {
+        uid: rustix::process::geteuid().as_raw(),
+        gid: rustix::process::getegid().as_raw(),
+    }
+}
+
 fn lock(folder: &Folder) -> Result<std::fs::File, Error> {
-    use rustix::fs::{FlockOperation, Mode, OFlags, flock, openat};
-    let io = |error: rustix::io::Errno| failed(LOCK)(error.into());
+    use rustix::fs::{Mode, OFlags, openat};
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let handle = openat(folder.as_dir(), LOCK, flags, Mode::RUSR | Mode::WUSR).map_err(io)?;
+    let handle = openat(folder.as_dir(), LOCK, flags, Mode::RUSR | Mode::WUSR);
+    alone(handle.map_err(|error| failed(LOCK)(error.into()))?)
+}
+
+/// Takes the lock, or says that another agent has it.
+fn alone(handle: std::os::fd::OwnedFd) -> Result<std::fs::File, Error> {
+    use rustix::fs::{FlockOperation, flock};
     match flock(&handle, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(handle.into()),
         Err(rustix::io::Errno::WOULDBLOCK) => Err(Error::Locked),
-        Err(error) => Err(io(error)),
+        Err(error) => Err(failed(LOCK)(error.into())),
     }
 }
 

@@ -77,7 +77,7 @@ impl Node {
     }
 
     /// Another agent over the same folders.
-    pub fn run(&mut self, host: impl Host) {
+    pub fn run(&mut self, host: impl Host + 'static) {
         self.agent = None;
         // A program that another test starts holds a copy of the lock between fork and exec.
         let deadline = Instant::now() + Duration::from_secs(10);

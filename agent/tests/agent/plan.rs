@@ -47,6 +47,7 @@ fn wants_file(mode: Option<u32>) -> Resolution {
         content: b"ours".into(),
         mode,
         owner: None,
+        secret: false,
     };
     let by = "a".into();
     Resolution {

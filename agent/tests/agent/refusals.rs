@@ -103,6 +103,31 @@ fn what_is_no_file() {
     }
 }
 
+/// Says that the test may set flags that only root may; without it there is nothing to test.
+const ROOT: &str = "EDICT_TEST_ROOT";
+
+#[test]
+fn a_file_that_is_immutable() {
+    use rustix::fs::{IFlags, ioctl_getflags, ioctl_setflags};
+    if std::env::var_os(ROOT).is_none() {
+        return;
+    }
+    let node = Node::new();
+    node.write("/etc/motd", "old");
+    let file = fs::File::open(node.at("/etc/motd")).unwrap();
+    let flags = ioctl_getflags(&file).unwrap();
+    ioctl_setflags(&file, flags | IFlags::IMMUTABLE).unwrap();
+    let message = node.fail(&layer("a").file("/etc/motd", "x").file("/etc/timezone", "x"));
+    ioctl_setflags(&file, flags).unwrap();
+    assert!(
+        message.starts_with("/etc/motd can't be written: Operation not permitted")
+            && message.contains("lsattr"),
+        "{message}"
+    );
+    assert!(!node.exists("/etc/timezone"));
+    assert_eq!(node.read("/etc/motd"), "old");
+}
+
 #[test]
 fn a_hard_link_is_replaced_alone() {
     let node = Node::new();

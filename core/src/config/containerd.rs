@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use toml_edit::{Array, DocumentMut, Item, Table, value as toml};
 
 use super::{Block, files::CONTENT_MAX, referred, source};
-use crate::content::{Contents, Reference, SecretRef, Source};
+use crate::content::{Contents, Kind, Reference, SecretRef, Source};
 use crate::guard::{Findings, Policy, path, rule, value};
 use crate::resource::{File, Resource};
 use crate::setting::Setting;
@@ -246,6 +246,7 @@ impl Registry {
                     content: ca.to_vec(),
                     mode: None,
                     owner: None,
+                    secret: mirror.has_secret_certificates(),
                 });
             }
             hosts.insert(&mirror.url, Item::Table(table));
@@ -258,6 +259,7 @@ impl Registry {
             content: document.to_string().into_bytes(),
             mode: secret.then_some(0o600),
             owner: None,
+            secret,
         });
         files
     }
@@ -309,6 +311,11 @@ impl Mirror {
             (Some(ca), _) => Some(ca.as_bytes()),
             (None, from) => contents.get(&from.as_ref()?.reference()?),
         }
+    }
+
+    fn has_secret_certificates(&self) -> bool {
+        let reference = self.ca_from.as_ref().and_then(Source::reference);
+        self.ca.is_none() && reference.is_some_and(|reference| reference.kind == Kind::Secret)
     }
 
     fn table(&self, contents: &Contents) -> Table {

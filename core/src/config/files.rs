@@ -131,6 +131,7 @@ impl Block for Files {
                 content: content.to_vec(),
                 mode: mode.or(secret.then_some(0o600)),
                 owner: file.owner.map(|FileOwner { uid, gid }| Owner { uid, gid }),
+                secret,
             }))
         };
         self.0.iter().filter_map(file).collect()
@@ -194,12 +195,14 @@ mod tests {
                     content: b"hello\n".into(),
                     mode: Some(0o600),
                     owner: Some(Owner { uid: 1, gid: 2 }),
+                    secret: false,
                 }),
                 Resource::File(resource::File {
                     path: "/etc/issue".into(),
                     content: b"hello\n".into(),
                     mode: None,
                     owner: None,
+                    secret: false,
                 }),
             ]
         );

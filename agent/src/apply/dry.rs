@@ -1,0 +1,254 @@
+//! A dry run: all of a push up to its first write. What would have been written stays in memory, and
+//! the layers after it find it there.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+
+use edict_core::guard::path::ROOT;
+use edict_core::resource::{Owner, is_under};
+use edict_core::wire::{Event, Push, Report, Written};
+
+use super::round::Round;
+use super::{Agent, locked};
+use crate::host::{Entry, Found, Host, Seen, Staged, Whole};
+use crate::plan::Plan;
+use crate::state::{self, State, resolution};
+
+/// What a push would do.
+#[derive(Debug, PartialEq)]
+pub struct Dry {
+    /// What the agent would say of it.
+    pub report: Report,
+    /// Each file that would be another one afterwards.
+    pub changes: Vec<Change>,
+}
+
+/// What would become of a file.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Change {
+    /// Its path, symlinks resolved.
+    pub path: String,
+    /// The file as it is; `None` where there is none.
+    pub before: Option<Whole>,
+    /// The file as it would be; `None` where there would be none.
+    pub after: Option<Whole>,
+    /// Whether it is a mount point, and so would be written over in its place.
+    pub in_place: bool,
+    /// Whether some of it comes from a Secret, or came from one before.
+    pub secret: bool,
+}
+
+/// What has been changed so far, in memory only.
+#[derive(Default)]
+pub(super) struct Overlay {
+    changes: BTreeMap<String, Change>,
+    /// Folders that would be removed if nothing is left in them.
+    folders: BTreeSet<String>,
+}
+
+impl Agent {
+    /// What a push would do. Nothing is written, neither to the host nor to the state folder.
+    pub fn dry(&self, push: &Push) -> Result<Dry, state::Error> {
+        let _turn = locked(&self.turn);
+        let mut round = Round::new(self, push.policy.clone(), push.wire);
+        let mut overlay = Overlay::default();
+        // A real agent first finishes what another one was writing over.
+        if let Some((redo, whole)) = self.store.redo()? {
+            let seen = self.host.look(&redo.path).ok();
+            let seen = seen.map(|seen| (redo.path.clone(), seen));
+            let plan = Plan {
+                writes: [(redo.path, whole)].into(),
+                ..Plan::default()
+            };
+            overlay.carry_out(&plan, &seen.into_iter().collect());
+        }
+        let before = round.state.clone();
+        round.overlay = Some(overlay);
+        let report = round.push(push, &mut |_: Event| {});
+        let mut secret = [&before, &round.state].map(secrets).concat();
+        if before.open {
+            // Whose contents these are is not known: those of a layer that is not in force may be there.
+            secret.extend(before.ledger.paths().cloned());
+        }
+        let overlay = round.overlay.unwrap_or_default();
+        let changes = overlay.changes.into_values();
+        let changes = changes.filter(|change| change.before != change.after);
+        Ok(Dry {
+            report,
+            changes: changes
+                .map(|change| Change {
+                    secret: secret.contains(&change.path),
+                    ..change
+                })
+                .collect(),
+        })
+    }
+}
+
+/// The files that have something from a Secret in them.
+fn secrets(state: &State) -> Vec<String> {
+    let files = resolution(&state.layers).files.into_iter();
+    let secret = files.filter(|(_, owned)| owned.what.secret);
+    secret.map(|(path, _)| path).collect()
+}
+
+/// A host as it is once everything so far is done.
+pub(super) struct Over<'a> {
+    pub(super) host: &'a dyn Host,
+    pub(super) overlay: &'a Overlay,
+}
+
+impl Over<'_> {
+    /// Whether a folder would be made for a file in it.
+    fn is_made(&self, path: &str) -> bool {
+        let files = self.overlay.changes.values();
+        let mut files = files.filter(|change| change.after.is_some());
+        files.any(|change| is_under(&change.path, path))
+    }
+
+    /// Whether nothing is left in a folder that is to be removed then.
+    fn is_gone(&self, folder: &str) -> bool {
+        let goes = |name: &String| {
+            let path = format!("{folder}/{name}");
+            let change = self.overlay.changes.get(&path);
+            change.is_some_and(|change| change.after.is_none()) || self.is_gone(&path)
+        };
+        self.overlay.folders.contains(folder)
+            && !self.is_made(folder)
+            && self
+                .host
+                .list(folder)
+                .is_ok_and(|names| names.iter().all(goes))
+    }
+}
+
+/// Reads; who writes is stopped before it comes here.
+impl Host for Over<'_> {
+    fn entry(&self, path: &str) -> io::Result<Entry> {
+        match self.overlay.changes.get(path) {
+            Some(Change { after: Some(_), .. }) => Ok(Entry::File),
+            _ if self.is_made(path) => Ok(Entry::Folder),
+            Some(_) => Ok(Entry::Absent),
+            None if self.is_gone(path) => Ok(Entry::Absent),
+            None => self.host.entry(path),
+        }
+    }
+
+    fn list(&self, path: &str) -> io::Result<Vec<String>> {
+        let names = match self.host.list(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+            listed => listed?,
+        };
+        let made = self.overlay.changes.keys().filter_map(|file| {
+            let inside = file.strip_prefix(path)?.strip_prefix('/')?;
+            inside.split('/').next().map(ToOwned::to_owned)
+        });
+        let all: BTreeSet<String> = names.into_iter().chain(made).collect();
+        let there = |name: &String| {
+            let entry = self.entry(&format!("{path}/{name}"));
+            !matches!(entry, Ok(Entry::Absent))
+        };
+        Ok(all.into_iter().filter(there).collect())
+    }
+
+    fn look(&self, path: &str) -> io::Result<Seen> {
+        let change = self.overlay.changes.get(path);
+        let (found, in_place) = match change {
+            Some(change) if change.after.is_some() || !self.is_made(path) => {
+                let found = change.after.clone().map_or(Found::Absent, Found::File);
+                (found, change.in_place)
+            }
+            _ if self.is_made(path) => (Found::Folder, false),
+            _ if self.is_gone(path) => (Found::Absent, false),
+            _ => return self.host.look(path),
+        };
+        let mut missing = Vec::new();
+        for (at, _) in path.match_indices('/').filter(|(at, _)| *at > ROOT.len()) {
+            if self.entry(&path[..at])? != Entry::Folder {
+                missing.push(path[..at].to_owned());
+            }
+        }
+        Ok(Seen {
+            found,
+            missing,
+            mount_point: in_place,
+        })
+    }
+
+    fn owner(&self) -> Owner {
+        self.host.owner()
+    }
+
+    fn make_folder(&self, _: &str) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    fn remove_folder(&self, _: &str) -> io::Result<bool> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    fn stage(&self, _: &str, _: &Whole) -> io::Result<Staged> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    fn publish(&self, _: &Staged) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    fn discard(&self, _: &Staged) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    fn overwrite(&self, _: &str, _: &Whole) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    fn remove(&self, _: &str) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    fn sweep(&self, _: &str) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    fn sync(&self, _: &str) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    fn sync_all(&self) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+}
+
+impl Overlay {
+    /// Does in memory what a plan says.
+    pub(super) fn carry_out(
+        &mut self,
+        plan: &Plan,
+        seen: &BTreeMap<String, Seen>,
+    ) -> BTreeMap<String, Written> {
+        let mut written = BTreeMap::new();
+        let writes = plan.writes.iter().map(|(path, whole)| (path, Some(whole)));
+        let removals = plan.removals.iter().map(|path| (path, None));
+        for (path, after) in writes.chain(removals) {
+            let seen = seen.get(path);
+            let in_place = seen.is_some_and(|seen| seen.mount_point);
+            let change = self.changes.entry(path.clone()).or_insert_with(|| Change {
+                path: path.clone(),
+                before: seen.and_then(|seen| seen.found.file().cloned()),
+                after: None,
+                in_place,
+                secret: false,
+            });
+            change.after = after.cloned();
+            let how = if in_place {
+                Written::InPlace
+            } else {
+                Written::Replaced
+            };
+            written.insert(path.clone(), how);
+        }
+        self.folders.extend(plan.folders.iter().cloned());
+        written
+    }
+}
