@@ -20,12 +20,13 @@ use edict_agent::apply::Agent;
 use edict_agent::host::Rooted;
 use edict_agent::host::mount::MountInfo;
 use edict_agent::state::Store;
+use edict_agent::units::Manager;
 use edict_core::config::Config;
 use edict_core::config::files::{File as Wanted, Files};
 use edict_core::content::Contents;
 use edict_core::digest::of_bytes;
 use edict_core::guard::Policy;
-use edict_core::layer::{DeletionPolicy, Layer, digest};
+use edict_core::layer::{DeletionPolicy, Layer, Restarts, digest};
 use edict_core::wire::Push;
 use jiff::Timestamp;
 
@@ -35,7 +36,7 @@ const TURNS: usize = 101;
 const RESOURCES: usize = 50;
 /// How much slower than the bare minimum one file may be.
 const FILE_MAX: f64 = 2.5;
-/// How much slower than hashing its bytes a push may be that changes nothing.
+/// How much slower than reading and hashing its files a push may be that changes nothing.
 const IDLE_MAX: f64 = 10.0;
 
 fn main() -> io::Result<()> {
@@ -71,7 +72,7 @@ fn agent(folder: &Path) -> Agent {
     fs::create_dir_all(&etc).unwrap();
     let host = Rooted::open(&etc, MountInfo::new(&etc).unwrap()).unwrap();
     let store = Store::open(&folder.join("state")).unwrap();
-    Agent::open("node".to_owned(), host, store).unwrap()
+    Agent::open("node".to_owned(), host, Manager::Offline, store).unwrap()
 }
 
 fn push(files: impl IntoIterator<Item = (String, String)>) -> Push {
@@ -81,6 +82,7 @@ fn push(files: impl IntoIterator<Item = (String, String)>) -> Push {
         content_from: None,
         mode: None,
         owner: None,
+        notify: None,
     };
     let config = Config {
         files: Some(Files(files.into_iter().map(file).collect())),
@@ -93,6 +95,8 @@ fn push(files: impl IntoIterator<Item = (String, String)>) -> Push {
         created: Timestamp::UNIX_EPOCH,
         digest: digest(&config, &Contents::default()),
         deletion_policy: DeletionPolicy::Restore,
+        restarts: Restarts::Allowed,
+        drift: edict_core::layer::Drift::Correct,
         retry: None,
         config,
         contents: Contents::default(),

@@ -4,37 +4,53 @@
 //! ```text
 //! begin   originals and ledger on disk, marked open
 //! commit  folders, temporary files, renames        (an error: all of it is put back)
+//! activating  written down with the end that is meant, before a unit is told anything
+//! told    units are reloaded or restarted, and watched  (one that fails: all of it is put back)
 //! end     layers and ledger on disk, not open
 //! ```
 //!
 //! An agent that starts and finds an open transaction brings the files to what the layers in force
-//! say, which takes back whatever the transaction had done.
+//! say, which takes back whatever the transaction had done. Where units were being told already it goes
+//! on with that: a restart of the container runtime may have been what ended the agent before it.
 
+mod activate;
+mod drift;
 mod dry;
+mod due;
 mod error;
 mod hold;
 mod locate;
+mod modules;
+mod recover;
 mod report;
 mod round;
 mod setting;
+mod transact;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
+use edict_core::config::Config;
 use edict_core::guard::Policy;
 use edict_core::wire::{self, Event, Fence, Hello, Push, Refusal, Report};
 
 use crate::commit;
-use crate::host::Host;
+use crate::drift::Drifts;
+use crate::host::{Host, Live};
 use crate::state::{self, Hold, InForce, State, Store};
+use crate::units::Manager;
+use crate::watch::Waker;
 use round::Round;
+use tokio::sync::watch;
 
 pub use dry::{Change, Dry};
 
 /// The agent of one node.
 pub struct Agent {
     node: String,
-    host: Box<dyn Host>,
+    host: Live,
+    /// Who tells units that what they read has changed.
+    manager: Manager,
     store: Store,
     /// Held by the push that is being done.
     turn: Mutex<()>,
@@ -42,6 +58,12 @@ pub struct Agent {
     state: Mutex<State>,
     /// The layers that are held, those included that could not be saved.
     holds: Mutex<BTreeMap<String, Hold>>,
+    /// What is known of changes by others.
+    drifts: Mutex<Drifts>,
+    /// How often that has changed, for whoever waits for it.
+    count: watch::Sender<u64>,
+    /// Who looks for such changes, if anybody does.
+    waker: OnceLock<Waker>,
     /// The greatest fence of an operator that was admitted. On disk only the first of each epoch is:
     /// what an operator has sent before does not outlive the agent that it was sent to.
     fence: Mutex<Fence>,
@@ -51,10 +73,11 @@ impl Agent {
     /// The agent of `node`. Finishes what an agent before it left half done.
     pub fn open(
         node: String,
-        host: impl Host + 'static,
+        host: impl Host,
+        manager: Manager,
         store: Store,
     ) -> Result<Self, state::Error> {
-        let agent = Self::idle(node, host, store)?;
+        let agent = Self::idle(node, host, manager, store)?;
         agent.tidy();
         let mut round = Round::new(&agent, Policy::default(), wire::VERSION);
         if let Err(error) = round.recover() {
@@ -63,6 +86,8 @@ impl Agent {
                 "an interrupted change can't be put back yet; it is tried again with the next push"
             );
         }
+        round.look_after_pending();
+        round.settle_debts();
         Ok(agent)
     }
 
@@ -70,15 +95,20 @@ impl Agent {
     /// [`Self::dry`] and [`Self::hello`], which write nothing.
     pub fn idle(
         node: String,
-        host: impl Host + 'static,
+        host: impl Host,
+        manager: Manager,
         store: Store,
     ) -> Result<Self, state::Error> {
         let state = store.load()?;
         Ok(Self {
             node,
-            host: Box::new(host),
+            host: Live::over(Box::new(host), manager.clone()),
+            manager,
             store,
             turn: Mutex::new(()),
+            drifts: Mutex::default(),
+            count: watch::Sender::default(),
+            waker: OnceLock::new(),
             fence: Mutex::new(state.fence),
             holds: Mutex::new(state.holds.clone()),
             state: Mutex::new(state),
@@ -97,6 +127,10 @@ impl Agent {
 
     /// Who the agent is and what it has.
     pub fn hello(&self) -> Hello {
+        // Counted when a look is over, as for those who wait.
+        let count = *self.count.borrow();
+        let list = locked(&self.drifts).list();
+        let drifts = wire::Drifts { count, list };
         // Before the state, as where both are changed.
         let fence = *locked(&self.fence);
         let state = locked(&self.state);
@@ -104,15 +138,31 @@ impl Agent {
             wire: wire::VERSION,
             node: self.node.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            blocks: edict_core::config::Config::BLOCKS
-                .iter()
-                .map(ToString::to_string)
-                .collect(),
+            blocks: Config::known(),
             fence: Some(fence),
             layers: state.held(),
             // What was interrupted and is not mended yet is no state to rest in.
             report: state.report.clone().filter(|_| !state.open),
+            drifts: Some(drifts),
         }
+    }
+
+    /// How often what is known of changes by others has changed.
+    pub fn drifts(&self) -> watch::Receiver<u64> {
+        self.count.subscribe()
+    }
+
+    /// Has `waker` woken whenever what is in force may have changed.
+    pub(crate) fn wakes(&self, waker: Waker) {
+        // One watcher is enough: it stays the first one.
+        let _ = self.waker.set(waker);
+    }
+
+    /// The paths that somebody else might change.
+    pub fn watched(&self) -> BTreeSet<String> {
+        let resolution = state::resolution(&locked(&self.state).layers);
+        let paths = resolution.files.into_keys();
+        paths.chain(resolution.keys.into_keys()).collect()
     }
 
     /// Why a push is refused before anything of it is done.
@@ -172,12 +222,15 @@ impl Agent {
             "push done"
         );
         say(Event::Done(report.clone()));
+        if let Some(waker) = self.waker.get() {
+            waker.wake();
+        }
         report
     }
 
     /// Finishes and clears away what a crash left behind. Nothing of it is needed to go on.
     fn tidy(&self) {
-        if let Err(error) = commit::redo(&*self.host, &self.store) {
+        if let Err(error) = commit::redo(&self.host, &self.store) {
             let error: &dyn std::error::Error = &error;
             tracing::error!(
                 error,

@@ -99,6 +99,10 @@ pub struct Serve {
     /// Folder, kept on the node, where originals and what is in force are remembered.
     #[arg(long, env = "EDICT_STATE", default_value = "/var/lib/edict")]
     pub state: PathBuf,
+    /// Folder of the host's systemd, /run/systemd there. If left out, no unit is reloaded or restarted:
+    /// the status says which have to be.
+    #[arg(long, env = "EDICT_SYSTEMD")]
+    pub systemd: Option<PathBuf>,
     /// Folder with tls.crt, tls.key and ca.crt. Read anew for each connection.
     #[arg(long, env = "EDICT_TLS", default_value = "/etc/edict-tls")]
     pub tls: PathBuf,

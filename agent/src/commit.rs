@@ -6,7 +6,7 @@ use std::io;
 use edict_core::resource::is_under;
 use edict_core::wire::Written;
 
-use crate::host::{Found, Host, Seen, Staged, Whole, explain};
+use crate::host::{Found, Host, Seen, Staged, Whole, explain, is_setting};
 use crate::plan::Plan;
 use crate::state::{self, Store};
 
@@ -76,6 +76,10 @@ pub struct Commit<'a> {
     /// Folders whose names changed.
     changed: BTreeSet<String>,
     written: BTreeMap<String, Written>,
+    /// Settings of the kernel without which all is put back.
+    needed: BTreeSet<String>,
+    /// Why others did not become what they should.
+    refused: BTreeMap<String, io::Error>,
 }
 
 enum Done {
@@ -98,7 +102,25 @@ impl<'a> Commit<'a> {
             staged: Vec::new(),
             changed: BTreeSet::new(),
             written: BTreeMap::new(),
+            needed: BTreeSet::new(),
+            refused: BTreeMap::new(),
         }
+    }
+
+    /// Puts all back where one of these settings of the kernel can't be set. Any other that can't be is
+    /// left, and holds nothing up: the kernel does not take every value back.
+    #[must_use]
+    pub fn needs(mut self, settings: BTreeSet<String>) -> Self {
+        self.needed = settings;
+        self
+    }
+
+    /// The settings of the kernel that are not as they should be, and why.
+    pub fn refused(&self) -> Vec<String> {
+        let refused = self.refused.iter();
+        refused
+            .map(|(path, why)| format!("{path} ({why})"))
+            .collect()
     }
 
     /// Does what the plan says. On an error everything is put back.
@@ -145,10 +167,13 @@ impl<'a> Commit<'a> {
             self.publish(&staged, &plan.writes[&staged.path])?;
         }
         for (path, whole) in &plan.writes {
-            if self.is_mount_point(path) {
+            if is_setting(path) {
+                self.set(path, whole)?;
+            } else if self.is_mount_point(path) {
                 self.write_over(path, whole)?;
             }
         }
+        self.set_again(plan)?;
         self.remove(&later_files, &later_folders)?;
         self.sync()
     }
@@ -223,6 +248,34 @@ impl<'a> Commit<'a> {
         }
     }
 
+    fn set(&mut self, path: &str, whole: &Whole) -> Result<(), Failure> {
+        match self.write_over(path, whole) {
+            Err((path, _, error)) if !self.needed.contains(&path) => {
+                self.refused.insert(path, error);
+                Ok(())
+            }
+            result => result,
+        }
+    }
+
+    /// Some settings of the kernel change others: `net.ipv4.ip_forward` does. What was set is looked at
+    /// once more when all are set.
+    fn set_again(&mut self, plan: &Plan) -> Result<(), Failure> {
+        let set = plan.writes.keys().filter(|path| is_setting(path));
+        let set: BTreeSet<_> = set.cloned().collect();
+        if set.len() < 2 {
+            return Ok(());
+        }
+        for (path, seen) in self.host.look_all(&set) {
+            let whole = &plan.writes[&path];
+            let moved = seen.is_ok_and(|seen| seen.found.file() != Some(whole));
+            if moved && !self.refused.contains_key(&path) {
+                self.set(&path, whole)?;
+            }
+        }
+        Ok(())
+    }
+
     fn write_over(&mut self, path: &str, whole: &Whole) -> Result<(), Failure> {
         self.done.push(Done::Changed(path.to_owned()));
         overwrite(self.host, self.store, path, whole).map_err(failed(path, "written in place"))?;
@@ -253,6 +306,10 @@ impl<'a> Commit<'a> {
                 }
             };
             if let Err(error) = result {
+                if is_setting(&path) {
+                    tracing::warn!(path, %error, "this setting can't be set back");
+                    continue;
+                }
                 first = first.and(Err((path, "put back", error)));
             }
         }
@@ -292,6 +349,10 @@ impl<'a> Commit<'a> {
 
 /// Writes over a file under a record that has it done again if the agent dies over it.
 fn overwrite(host: &dyn Host, store: &Store, path: &str, whole: &Whole) -> io::Result<()> {
+    if is_setting(path) {
+        // Nothing of it is ever half there.
+        return host.overwrite(path, whole);
+    }
     store.begin_redo(path, whole).map_err(other)?;
     host.overwrite(path, whole)?;
     store.end_redo().map_err(other)

@@ -5,30 +5,61 @@
 //! [`path::resolve`]. No operation follows a symlink: where one has appeared in the meantime, the
 //! operation fails.
 
+pub mod live;
 pub mod mount;
 pub mod path;
 mod rooted;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
+use edict_core::guard::path::ROOT;
 use edict_core::resource::Owner;
 use serde::{Deserialize, Serialize};
 
+pub use live::{Live, is_setting};
 pub use rooted::Rooted;
 
 /// The most bytes that a file may have to be looked into or kept: it is held in memory.
 pub const FILE_MAX: u64 = 10 * 1024 * 1024;
 
-/// What `/etc` can be asked and told.
-///
-/// What is made, published or removed is safe on disk only after [`Host::sync`] of its folder.
-pub trait Host: Send + Sync {
+/// What `/etc` can be asked.
+pub trait View {
     /// What is at `path` itself, without following a symlink there.
     fn entry(&self, path: &str) -> io::Result<Entry>;
     /// The names of everything in the folder `path`, those that are UTF-8.
     fn list(&self, path: &str) -> io::Result<Vec<String>>;
     /// Everything that a plan has to know about `path`.
     fn look(&self, path: &str) -> io::Result<Seen>;
+    /// The same of many paths.
+    fn look_all(&self, paths: &BTreeSet<String>) -> BTreeMap<String, io::Result<Seen>> {
+        let look = |path: &String| (path.clone(), self.look(path));
+        paths.iter().map(look).collect()
+    }
+    /// Whether the values that the kernel runs with are here as well, under `/proc/sys`.
+    fn is_live(&self) -> bool {
+        false
+    }
+    /// Folders above `path` that are not there, the outermost first.
+    fn missing(&self, path: &str) -> io::Result<Vec<String>> {
+        let above: Vec<_> = path
+            .match_indices('/')
+            .map(|(at, _)| &path[..at])
+            .filter(|folder| folder.len() > ROOT.len())
+            .collect();
+        for (index, folder) in above.iter().enumerate() {
+            if self.entry(folder)? != Entry::Folder {
+                return Ok(above[index..].iter().map(ToString::to_string).collect());
+            }
+        }
+        Ok(Vec::new())
+    }
+}
+
+/// What `/etc` can be asked and told.
+///
+/// What is made, published or removed is safe on disk only after [`Host::sync`] of its folder.
+pub trait Host: View + Send + Sync + 'static {
     /// Who owns a file that nobody says otherwise of.
     fn owner(&self) -> Owner;
     /// Makes the folder `path`; its parent is there.
@@ -52,6 +83,14 @@ pub trait Host: Send + Sync {
     fn sync(&self, path: &str) -> io::Result<()>;
     /// Makes all of `/etc` safe on disk.
     fn sync_all(&self) -> io::Result<()>;
+}
+
+/// Who the agent is: what it makes is its own.
+pub fn running_as() -> Owner {
+    Owner {
+        uid: rustix::process::geteuid().as_raw(),
+        gid: rustix::process::getegid().as_raw(),
+    }
 }
 
 /// What a name in a folder stands for.

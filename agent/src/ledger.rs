@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use edict_core::digest;
+use edict_core::format::Format;
 use edict_core::resource::{KeyPath, is_under};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -38,6 +39,9 @@ pub struct FileEntry {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct KeysEntry {
+    /// How the file is written. An agent from before there were others knows JSON alone.
+    #[serde(default, skip_serializing_if = "Format::is_json")]
+    pub format: Format,
     /// The whole file as it was before the first key.
     pub original: Original,
     /// Digest of the whole text as Edict wrote it: one, or two while a transaction is open.
@@ -256,6 +260,7 @@ mod tests {
 
     fn keys(keys: Vec<KeyEntry>, written: &[&str]) -> KeysEntry {
         KeysEntry {
+            format: Format::Json,
             original: Original::Absent,
             written: written.iter().map(ToString::to_string).collect(),
             pristine: true,

@@ -6,6 +6,8 @@
 //! plan     pure: what was seen, what is wanted -> changes
 //! commit   does them, or puts everything back
 //! host     the host's /etc, rooted: no symlink leads out
+//! units    tells those that read what has changed         systemd, over its own socket
+//! drift    what others have changed of it                 watch: as soon as they do
 //! state    layers in force, originals, ledger, on the node
 //! local    plan, apply, restore and status by hand        no operator, no cluster
 //! ```
@@ -14,6 +16,7 @@ pub mod apply;
 pub mod args;
 pub mod commit;
 pub mod disk;
+mod drift;
 pub mod folder;
 pub mod host;
 pub mod ledger;
@@ -22,3 +25,6 @@ pub mod plan;
 pub mod run;
 pub mod server;
 pub mod state;
+pub mod systemd;
+pub mod units;
+pub mod watch;

@@ -10,7 +10,7 @@
 //! | 3 | `plan`: something would change |
 
 mod manifest;
-mod show;
+mod output;
 
 use std::fs;
 use std::io::{self, Read as _};
@@ -27,14 +27,19 @@ use crate::args::{Local, Manifests, Restore};
 use crate::host::Rooted;
 use crate::host::mount::MountInfo;
 use crate::state::Store;
+use crate::systemd::Systemd;
+use crate::units::Manager;
 use manifest::Wanted;
 
 /// What the host is called where nobody has a name for it.
 const HERE: &str = "this host";
 /// Where the state folder is under a root.
 const STATE: &str = "var/lib/edict";
-/// What every state folder has in it.
-const LOCK: &str = "lock";
+/// Where a host's own systemd is.
+const SYSTEMD: &str = "/run/systemd";
+/// What units of that systemd say is here for a moment, and gone with the next start: who only plans makes
+/// no state folder.
+const SHARED: &str = "/run/edict";
 /// Something was refused or failed.
 const NOT_ALL: u8 = 1;
 /// Something would change.
@@ -42,14 +47,14 @@ const CHANGES: u8 = 3;
 
 /// Says what would change.
 pub fn plan(args: &Manifests) -> anyhow::Result<ExitCode> {
-    let wanted = configs(&args.files)?;
+    let wanted = wanted(&args.files)?;
     let place = Place::of(&args.local)?;
     let (agent, _scratch) = place.reader()?;
     let dry = agent.dry(&wanted.push(&agent.hello().layers))?;
-    show::plan(&dry, args.local.output)?;
+    output::plan(&dry, args.local.output)?;
     Ok(if !dry.report.is_settled() {
         NOT_ALL.into()
-    } else if dry.changes.is_empty() {
+    } else if dry.changes.is_empty() && dry.units.is_empty() {
         ExitCode::SUCCESS
     } else {
         CHANGES.into()
@@ -58,7 +63,7 @@ pub fn plan(args: &Manifests) -> anyhow::Result<ExitCode> {
 
 /// Applies.
 pub fn apply(args: &Manifests) -> anyhow::Result<ExitCode> {
-    let wanted = configs(&args.files)?;
+    let wanted = wanted(&args.files)?;
     let agent = Place::of(&args.local)?.agent()?;
     let push = wanted.push(&agent.hello().layers);
     done(&agent, &push, &[], &args.local)
@@ -69,7 +74,7 @@ pub fn restore(args: &Restore) -> anyhow::Result<ExitCode> {
     let named = if args.files.is_empty() {
         Wanted::default()
     } else {
-        configs(&args.files)?
+        wanted(&args.files)?
     };
     let agent = Place::of(&args.local)?.agent()?;
     let in_force = agent.hello().layers;
@@ -99,7 +104,7 @@ pub fn restore(args: &Restore) -> anyhow::Result<ExitCode> {
 pub fn status(args: &Local) -> anyhow::Result<ExitCode> {
     let (agent, _scratch) = Place::of(args)?.reader()?;
     let hello = agent.hello();
-    show::status(&hello, agent.is_interrupted(), args.output)?;
+    output::status(&hello, agent.is_interrupted(), args.output)?;
     Ok(if agent.is_interrupted() {
         NOT_ALL.into()
     } else {
@@ -109,7 +114,7 @@ pub fn status(args: &Local) -> anyhow::Result<ExitCode> {
 
 fn done(agent: &Agent, push: &Push, absent: &[String], local: &Local) -> anyhow::Result<ExitCode> {
     let report = agent.push(push, &mut |_| {});
-    show::report(&report, absent, local.output)?;
+    output::report(&report, absent, local.output)?;
     anyhow::ensure!(
         !agent.is_interrupted(),
         "a change that was interrupted can't be taken back yet: mend what is said above, and try again"
@@ -125,7 +130,7 @@ fn code(report: &Report) -> ExitCode {
     }
 }
 
-/// What the files ask for.
+/// What the files ask for. There has to be a NodeConfig in them.
 fn wanted(files: &[PathBuf]) -> anyhow::Result<Wanted> {
     let mut texts = Vec::new();
     for file in files {
@@ -139,12 +144,7 @@ fn wanted(files: &[PathBuf]) -> anyhow::Result<Wanted> {
         let text = text.with_context(|| format!("cannot read {name}"))?;
         texts.push((name, text));
     }
-    Ok(Wanted::read(&texts)?)
-}
-
-/// The same, where there has to be a NodeConfig.
-fn configs(files: &[PathBuf]) -> anyhow::Result<Wanted> {
-    let wanted = wanted(files)?;
+    let wanted = Wanted::read(&texts)?;
     anyhow::ensure!(
         wanted.names().next().is_some(),
         "there is no NodeConfig in what was given"
@@ -167,7 +167,8 @@ impl Place {
         })?;
         let etc = within(&root, "etc")?;
         let state = match &local.state {
-            Some(state) => state.clone(),
+            // systemd is told where programs leave what they say.
+            Some(state) => std::path::absolute(state).context("--state")?,
             None => within(&root, STATE)?,
         };
         Ok(Self { etc, state })
@@ -177,6 +178,13 @@ impl Place {
         let named = || format!("{} can't be used", self.etc.display());
         let mounts = MountInfo::new(&self.etc).with_context(named)?;
         Rooted::open(&self.etc, mounts).with_context(named)
+    }
+
+    /// Who is told what has changed: nobody in an image.
+    fn manager(&self) -> Manager {
+        let own = self.etc == Path::new("/etc");
+        let systemd = own.then(|| Systemd::find(Path::new(SYSTEMD), Path::new(SHARED)));
+        systemd.flatten().unwrap_or(Manager::Offline)
     }
 
     /// The agent of the host, which has finished what was left half done.
@@ -192,14 +200,13 @@ impl Place {
             folders.create(above).with_context(named)?;
         }
         // The state folder is root's alone: one that is somebody else's is not made so.
-        let mut inside = fs::read_dir(&self.state).into_iter().flatten();
         anyhow::ensure!(
-            inside.next().is_none() || self.state.join(LOCK).exists(),
+            !Store::is_foreign(&self.state),
             "{state} has something in it and is no state folder of Edict: name an empty one, or one \
              that is not there yet"
         );
         let store = Store::open(&self.state).with_context(named)?;
-        Ok(Agent::open(HERE.to_owned(), host, store)?)
+        Ok(Agent::open(HERE.to_owned(), host, self.manager(), store)?)
     }
 
     /// An agent that writes nothing, and what it needs for as long as it is there.
@@ -212,7 +219,7 @@ impl Place {
                 (Store::open(scratch.path())?, Some(scratch))
             }
         };
-        let agent = Agent::idle(HERE.to_owned(), self.host()?, store)?;
+        let agent = Agent::idle(HERE.to_owned(), self.host()?, self.manager(), store)?;
         Ok((agent, scratch))
     }
 }

@@ -6,10 +6,10 @@ mod keys;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use edict_core::json;
+use edict_core::format;
 use edict_core::layer::DeletionPolicy;
 use edict_core::resolve::Resolution;
-use edict_core::resource::{Owner, is_under};
+use edict_core::resource::{Owner, Place, is_under};
 
 use crate::host::{FILE_MAX, Found, Meta, Seen, Whole};
 use crate::ledger::{Ledger, Original};
@@ -28,6 +28,9 @@ pub struct Facts<'a> {
     pub originals: &'a BTreeMap<String, Vec<u8>>,
     /// Who owns a new file when nobody says otherwise.
     pub owner: Owner,
+    /// Uid of the layer that is being brought in, if one is: where a key of another one can't be set any
+    /// more, that is left, and holds nobody up.
+    pub layer: Option<&'a str>,
 }
 
 /// What has to happen.
@@ -45,6 +48,10 @@ pub struct Plan {
     pub blobs: BTreeMap<String, Vec<u8>>,
     /// What somebody else had changed, and what is therefore left as it is.
     pub foreign: Vec<String>,
+    /// The keys among them that can't be set any more.
+    pub spoiled: BTreeSet<Place>,
+    /// What will be different from what was seen: files, and keys in them.
+    pub changed: BTreeSet<Place>,
 }
 
 impl Plan {
@@ -71,13 +78,13 @@ pub enum Error {
     /// The file is no text.
     #[error("{0} is not UTF-8, so no key can be set in it: correct the file on the node")]
     NotText(String),
-    /// The file is not JSON, or a key can't be set in it.
+    /// The file is not of its format, or a key can't be set in it.
     #[error("{path}: {error}; nothing was written: correct the file on the node")]
-    NotJson {
+    Format {
         /// The path.
         path: String,
         /// What is wrong with it.
-        error: json::Error,
+        error: format::Error,
     },
     /// Something is mounted where a file has to be removed.
     #[error("{0} is a mount point now, so it can't be removed: unmount it")]
@@ -120,7 +127,36 @@ pub fn plan(
     }
     let Planner { mut plan, .. } = planner;
     plan.folders = plan.ledger.take_idle_folders();
+    plan.changed = changed(&plan, facts);
     Ok(plan)
+}
+
+/// What a plan makes different.
+fn changed(plan: &Plan, facts: Facts<'_>) -> BTreeSet<Place> {
+    let mut changed = BTreeSet::new();
+    for path in plan.writes.keys().chain(&plan.removals) {
+        let ledgers = [facts.ledger, &plan.ledger];
+        let entries = ledgers.iter().filter_map(|ledger| ledger.keys.get(path));
+        let keys: BTreeMap<_, _> = entries
+            .flat_map(|entry| entry.keys.iter().map(|one| (&one.key, entry.format)))
+            .collect();
+        let seen = facts.seen.get(path).and_then(|seen| seen.found.file());
+        let whole = ledgers.iter().any(|ledger| ledger.files.contains_key(path));
+        if whole {
+            changed.insert(Place::file(path));
+        }
+        for (key, format) in keys.into_iter().filter(|_| !whole) {
+            let value = |whole: Option<&Whole>| {
+                let content = whole.map_or(&[][..], |whole| &whole.content);
+                let text = std::str::from_utf8(content).ok()?;
+                format.get(text, key).ok()
+            };
+            if value(seen) != value(plan.writes.get(path)) {
+                changed.insert(Place::key(path, key));
+            }
+        }
+    }
+    changed
 }
 
 struct Planner<'a> {

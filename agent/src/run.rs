@@ -16,10 +16,18 @@ use crate::host::mount::MountInfo;
 use crate::local;
 use crate::server::{Server, tls::Identity};
 use crate::state::Store;
+use crate::systemd::Systemd;
+use crate::units::Manager;
+use crate::watch;
 
 /// An agent that takes longer to accept on its own node is not well. Below the kubelet's usual
 /// limit for a probe of one second.
 const HEALTHY_WITHIN: Duration = Duration::from_millis(800);
+
+/// Why units wait where systemd is kept out of reach.
+const DENIED: &str = "the Fleet's spec.restarts is Never";
+/// Why they wait where there is no systemd.
+const NO_SYSTEMD: &str = "this node has no systemd to be told";
 
 /// Does what the command line says.
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
@@ -39,6 +47,7 @@ fn serve(args: Serve) -> anyhow::Result<()> {
         node,
         etc,
         state,
+        systemd,
         tls,
         listen,
         log,
@@ -56,7 +65,11 @@ fn serve(args: Serve) -> anyhow::Result<()> {
     let mounts = MountInfo::new(&etc).with_context(|| format!("--etc {}", etc.display()))?;
     let host = Rooted::open(&etc, mounts).with_context(|| format!("--etc {}", etc.display()))?;
     let store = Store::open(&state).with_context(|| format!("--state {}", state.display()))?;
-    let agent = Agent::open(node, host, store)?;
+    let manager = systemd.map_or(Manager::OutOfReach(DENIED), |folder| {
+        Systemd::find(&folder, &state).unwrap_or(Manager::OutOfReach(NO_SYSTEMD))
+    });
+    let agent = Arc::new(Agent::open(node, host, manager, store)?);
+    watch::start(agent.clone(), etc).context("no changes can be watched")?;
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -74,7 +87,7 @@ fn serve(args: Serve) -> anyhow::Result<()> {
                 }
             };
             tracing::info!(%listen, node = agent.node(), "serving");
-            Server::new(Arc::new(agent), Identity::new(tls))
+            Server::new(agent, Identity::new(tls))
                 .serve(listener, end)
                 .await;
             tracing::info!("ended");

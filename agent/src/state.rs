@@ -8,19 +8,25 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use edict_core::layer::Layer;
 use edict_core::resolve::{Rendered, Resolution, resolve};
-use edict_core::resource::Resource;
+use edict_core::resource::{Action, Resource};
 use edict_core::wire::{Fence, Held, Report};
 use serde::{Deserialize, Serialize};
 
 use crate::ledger::Ledger;
+use crate::units::Mark;
 
 pub use hold::Hold;
 pub use store::{Error, Redo, Store};
 
 /// The version of what is on disk. An agent refuses what a newer one has written.
 ///
-/// Version 2 added the fence; one of version 1 is read.
-pub const VERSION: u32 = 2;
+/// Version 2 added the fence, version 3 formats beside JSON; those before are read.
+pub const VERSION: u32 = 3;
+/// What is written as long as there is no other format than JSON, and no block that came with them, so
+/// that the release before can be gone back to.
+const JSON_ALONE: u32 = 2;
+/// The blocks that agents of that version know.
+const FIRST: [&str; 3] = ["containerd", "docker", "files"];
 
 /// What the agent keeps on its node.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -42,21 +48,82 @@ pub struct State {
     /// How the last push ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub report: Option<Report>,
+    /// Units that still run with what they read before, by name. An agent that told units nothing
+    /// left none; where the field is not there, all of them may.
+    #[serde(default)]
+    pub pending: BTreeMap<String, Pending>,
     /// Whether a transaction was begun and not ended: the files may be as before it or after it.
     #[serde(default)]
     pub open: bool,
+    /// The units that read what that transaction changes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub activating: Option<Activating>,
+}
+
+/// A unit that still runs with what it read before.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Pending {
+    /// What it needs.
+    pub action: Action,
+    /// How it was when that was found; `None` where it could not be asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mark: Option<Mark>,
+    /// Whether it was about to be told.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub owed: bool,
+}
+
+/// A transaction whose files are all written, while units are being told.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Told {
+    /// Uid of the layer that is being applied.
+    pub layer: String,
+    /// The state when all is well.
+    pub end: Box<State>,
+}
+
+impl Pending {
+    /// A unit that needs this, and was so when that was found.
+    pub fn new(action: Action, mark: Option<Mark>) -> Self {
+        Self {
+            action,
+            mark,
+            owed: false,
+        }
+    }
+
+    /// Whether a unit waits for this. Where it could not be asked, what it needs most stands for all.
+    pub fn is_for(&self, action: Action) -> bool {
+        self.action == action || (self.mark.is_none() && self.action > action)
+    }
+}
+
+/// What an open transaction has to do with units.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Activating {
+    /// The units, and what they need. How each was before the first file changed tells whether it may
+    /// have read that; where it is not said, it may.
+    pub units: BTreeMap<String, Pending>,
+    /// Once all files are written, and units are being told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub told: Option<Told>,
 }
 
 impl Default for State {
     fn default() -> Self {
         Self {
-            version: VERSION,
+            version: JSON_ALONE,
             layers: BTreeMap::new(),
             holds: BTreeMap::new(),
             ledger: Ledger::default(),
             fence: Fence::default(),
             report: None,
+            pending: BTreeMap::new(),
             open: false,
+            activating: None,
         }
     }
 }
@@ -80,13 +147,21 @@ impl InForce {
                 path.clone_from(resolved);
             }
         };
-        let mut resources = self.layer.resources();
+        // Where the agent can't set it, somebody else does at the next start or is told to.
+        let reached = |resource| match resource {
+            Resource::Live(live) if self.paths.contains_key(&live.path) => {
+                Resource::File(live.file())
+            }
+            Resource::Live(live) => Resource::Unit(live.otherwise),
+            other => other,
+        };
+        let mut resources: Vec<_> = self.layer.resources().into_iter().map(reached).collect();
         for resource in &mut resources {
             match resource {
                 Resource::File(file) => led(&mut file.path),
                 Resource::Keys(keys) => led(&mut keys.path),
-                Resource::Unit(unit) => unit.reads.iter_mut().for_each(led),
-                Resource::Setting(_) => {}
+                Resource::Unit(unit) => unit.reads.iter_mut().for_each(|read| led(&mut read.path)),
+                Resource::Live(_) | Resource::Setting(_) => {}
             }
         }
         resources
@@ -99,7 +174,7 @@ impl InForce {
             .filter_map(|resource| match resource {
                 Resource::File(file) => Some(file.path),
                 Resource::Keys(keys) => Some(keys.path),
-                Resource::Unit(_) | Resource::Setting(_) => None,
+                Resource::Live(_) | Resource::Unit(_) | Resource::Setting(_) => None,
             })
             .collect()
     }
@@ -115,6 +190,47 @@ pub fn resolution(layers: &BTreeMap<String, InForce>) -> Resolution {
 }
 
 impl State {
+    /// With the lowest version that reads it.
+    #[must_use]
+    pub fn stamped(mut self) -> Self {
+        let mut formats = self.ledger.keys.values().map(|entry| entry.format);
+        let told = self
+            .activating
+            .as_ref()
+            .and_then(|activating| activating.told.as_ref());
+        let layers = told
+            .map(|told| told.end.layers.values())
+            .into_iter()
+            .flatten();
+        let mut layers = self.layers.values().chain(layers);
+        // Such an agent drops a block that it does not know, and what it wrote with it.
+        let is_known = |held: &InForce| {
+            held.layer
+                .config
+                .block_names()
+                .all(|name| FIRST.contains(&name))
+        };
+        self.version = if formats.all(|format| format.is_json()) && layers.all(is_known) {
+            JSON_ALONE
+        } else {
+            VERSION
+        };
+        self
+    }
+
+    /// Takes every unit as one that was told nothing: the agent before this one told none.
+    fn with_all_pending(mut self) -> Self {
+        for held in self.layers.values() {
+            for resource in held.resources() {
+                if let Resource::Unit(unit) = resource {
+                    let pending = Pending::new(unit.action, None);
+                    self.pending.insert(unit.name, pending);
+                }
+            }
+        }
+        self
+    }
+
     /// The layers in force, as a hello says them.
     pub fn held(&self) -> Vec<Held> {
         self.layers

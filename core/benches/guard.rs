@@ -185,6 +185,7 @@ fn configurations(out: &mut StdoutLock<'_>) -> io::Result<()> {
             content_from: None,
             mode: Some("0644".to_owned()),
             owner: None,
+            notify: None,
         };
         let files = Config {
             files: Some(Files((0..entries).map(file).collect())),

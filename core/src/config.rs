@@ -1,9 +1,22 @@
 //! The kinds of configuration, each one file: its typed block (which is also its part of the CRD's
 //! schema), its rules, and how it is rendered to resources.
 
+mod authority;
+pub mod certificates;
 pub mod containerd;
+mod credentials;
+mod daemon;
+pub mod dns;
 pub mod docker;
 pub mod files;
+pub mod hosts;
+pub mod limits;
+pub mod modules;
+mod notify;
+pub mod ntp;
+pub mod proxy;
+pub mod sysctl;
+pub mod units;
 
 use std::collections::BTreeSet;
 
@@ -14,17 +27,35 @@ use crate::content::{Contents, Kind, Reference, Source};
 use crate::guard::{Findings, Policy, Violation, rule, value};
 use crate::resource::{Resource, is_under};
 
+pub use certificates::CaCertificates;
 pub use containerd::Containerd;
+pub use credentials::CredentialsSource;
+pub use daemon::Daemon;
+pub use dns::Dns;
 pub use docker::Docker;
 pub use files::Files;
+pub use hosts::Hosts;
+pub use limits::Limits;
+pub use modules::Modules;
+pub use notify::{Notify, NotifyAction};
+pub use ntp::Ntp;
+pub use proxy::{Proxy, ProxyUser};
+pub use sysctl::Sysctl;
+pub use units::Units;
 
 /// Every kind of configuration that a `NodeConfig` can carry.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Config {
+    /// Certificates of authorities that the node trusts, in the bundle that its programs read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca_certificates: Option<CaCertificates>,
     /// Registries of containerd, one folder of /etc/containerd/certs.d for each.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub containerd: Option<Containerd>,
+    /// Name servers, which systemd-resolved asks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dns: Option<Dns>,
     /// Settings of the Docker daemon, as keys of /etc/docker/daemon.json. Keys that are not named
     /// here stay as they are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -32,6 +63,28 @@ pub struct Config {
     /// Whole files under /etc.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub files: Option<Files>,
+    /// Names that the node finds without a name server, as lines of /etc/hosts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hosts: Option<Hosts>,
+    /// How much of the machine those have who log in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits: Option<Limits>,
+    /// Modules of the kernel and their parameters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub modules: Option<Modules>,
+    /// Time servers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ntp: Option<Ntp>,
+    /// The proxy by which daemons of the node, and who logs in there, reach the world.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proxy: Option<Proxy>,
+    /// Settings of the kernel, which it has at once and after each start. When the NodeConfig goes,
+    /// each is set to what it was before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sysctl: Option<Sysctl>,
+    /// Settings of systemd services: limits, memory, weights, times.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub units: Option<Units>,
 }
 
 /// The most bytes that one configuration may refer to: they are kept in one Secret, and
@@ -44,6 +97,10 @@ trait Block {
     fn check(&self, policy: &Policy, contents: &Contents, found: &mut Findings);
     /// What the block refers to.
     fn references(&self) -> Vec<Reference> {
+        Vec::new()
+    }
+    /// The fields of it that agents have not known from the start, with the block's name before them.
+    fn fields(&self) -> Vec<&'static str> {
         Vec::new()
     }
     /// What the block wants of a host. Called on blocks that passed `check`.
@@ -84,21 +141,65 @@ fn referred<'a>(
 
 impl Config {
     /// The names of the blocks that this release knows, as an agent's hello says them.
-    pub const BLOCKS: &[&str] = &["containerd", "docker", "files"];
+    pub const BLOCKS: [&str; 12] = [
+        "caCertificates",
+        "containerd",
+        "dns",
+        "docker",
+        "files",
+        "hosts",
+        "limits",
+        "modules",
+        "ntp",
+        "proxy",
+        "sysctl",
+        "units",
+    ];
+    /// Everything that this release knows, as an agent's hello says it: blocks, and the fields that
+    /// agents have not known from the start.
+    pub fn known() -> Vec<String> {
+        let blocks = Self::BLOCKS.into_iter();
+        let fields = docker::FIELDS.into_iter().chain([files::NOTIFY]);
+        blocks.chain(fields).map(ToOwned::to_owned).collect()
+    }
+
+    /// What is said of a configuration without any block.
+    pub fn nothing() -> String {
+        let blocks = Self::BLOCKS.join(", ");
+        format!("there is nothing to configure: give one of {blocks}")
+    }
 
     fn blocks(&self) -> impl Iterator<Item = (&'static str, &dyn Block)> {
         fn given<B: Block>(block: Option<&B>) -> Option<&dyn Block> {
             Some(block?)
         }
         let Self {
+            ca_certificates,
             containerd,
+            dns,
             docker,
             files,
+            hosts,
+            limits,
+            modules,
+            ntp,
+            proxy,
+            sysctl,
+            units,
         } = self;
         [
+            ("caCertificates", given(ca_certificates.as_ref())),
             ("containerd", given(containerd.as_ref())),
+            ("dns", given(dns.as_ref())),
             ("docker", given(docker.as_ref())),
             ("files", given(files.as_ref())),
+            ("hosts", given(hosts.as_ref())),
+            ("limits", given(limits.as_ref())),
+            ("modules", given(modules.as_ref())),
+            ("ntp", given(ntp.as_ref())),
+            ("proxy", given(proxy.as_ref())),
+            ("sysctl", given(sysctl.as_ref())),
+            ("units", given(units.as_ref())),
         ]
         .into_iter()
         .filter_map(|(name, block)| Some((name, block?)))
@@ -107,6 +208,13 @@ impl Config {
     /// The names of the blocks that are given here.
     pub fn block_names(&self) -> impl Iterator<Item = &'static str> {
         self.blocks().map(|(name, _)| name)
+    }
+
+    /// The names of everything here that an agent has to know: blocks, and fields that were not there
+    /// from the start.
+    pub fn needs(&self) -> impl Iterator<Item = &'static str> {
+        let fields = self.blocks().flat_map(|(_, block)| block.fields());
+        self.block_names().chain(fields)
     }
 
     /// What this configuration refers to.
@@ -152,7 +260,7 @@ fn collisions(resources: &[(&'static str, Resource)]) -> Vec<Violation> {
         .filter_map(|(block, resource)| match resource {
             Resource::File(file) => Some((&*file.path, false, *block)),
             Resource::Keys(keys) => Some((&*keys.path, true, *block)),
-            Resource::Unit(_) | Resource::Setting(_) => None,
+            Resource::Live(_) | Resource::Unit(_) | Resource::Setting(_) => None,
         })
         .collect();
     // By the names in the path: what is under a place comes right behind it.
@@ -176,7 +284,38 @@ fn collisions(resources: &[(&'static str, Resource)]) -> Vec<Violation> {
 mod tests {
     use super::*;
     use crate::content::Content;
-    use crate::resource::{Format, Keys};
+    use crate::format::Format;
+    use crate::resource::Keys;
+
+    /// The fields of a configuration that are wrong, with the rules that they break.
+    pub fn said(config: &serde_json::Value) -> Vec<String> {
+        let config: Config = serde_json::from_value(config.clone()).unwrap();
+        let found = config.check(&Policy::default(), &Contents::default());
+        let said = found.iter().map(|v| format!("{} {}", v.field, v.rule));
+        said.collect()
+    }
+
+    /// What a configuration is rendered to: files with what they say, keys with their values, units
+    /// with what they need.
+    pub fn rendered(config: &serde_json::Value) -> Vec<String> {
+        let config: Config = serde_json::from_value(config.clone()).unwrap();
+        let resources = config.render(&Contents::default()).into_iter();
+        let lines = resources.flat_map(|(_, resource)| match resource {
+            Resource::File(file) => {
+                let text = String::from_utf8(file.content).unwrap();
+                vec![format!("{} {text}", file.path)]
+            }
+            Resource::Keys(keys) => {
+                let values = keys.values.iter();
+                let line = |(key, value)| format!("{} {key}={value}", keys.path);
+                values.map(line).collect()
+            }
+            Resource::Unit(unit) => vec![format!("{} {} {}", unit.name, unit.action, unit.gone)],
+            Resource::Setting(setting) => vec![setting.contains.to_owned()],
+            Resource::Live(live) => vec![format!("{} {}", live.path, live.value)],
+        });
+        lines.collect()
+    }
 
     #[test]
     fn no_path_is_wanted_twice() {
@@ -231,6 +370,7 @@ mod tests {
                 path: path.into(),
                 format: Format::Json,
                 values: std::collections::BTreeMap::new(),
+                elsewhere: &[],
             };
             ("docker", Resource::Keys(keys))
         };
@@ -259,9 +399,24 @@ mod tests {
         names.sort();
         assert_eq!(names, Config::BLOCKS);
         let full = Config {
+            ca_certificates: Some(CaCertificates::default()),
             containerd: Some(Containerd::default()),
+            dns: Some(Dns::default()),
             docker: Some(Docker::default()),
             files: Some(Files::default()),
+            hosts: Some(Hosts::default()),
+            limits: Some(Limits::default()),
+            modules: Some(Modules::default()),
+            ntp: Some(Ntp::default()),
+            proxy: Some(Proxy {
+                applies_to: Vec::new(),
+                http: None,
+                https: None,
+                no_proxy: None,
+                credentials_from: None,
+            }),
+            sysctl: Some(Sysctl::default()),
+            units: Some(Units::default()),
         };
         assert_eq!(full.block_names().collect::<Vec<_>>(), Config::BLOCKS);
         assert_eq!(Config::default().block_names().count(), 0);

@@ -87,6 +87,13 @@ impl Source {
     }
 }
 
+impl Reference {
+    /// Whether it leads to a Secret: what is there is never shown.
+    pub fn is_secret(&self) -> bool {
+        self.kind == Kind::Secret
+    }
+}
+
 impl SecretRef {
     /// One key of the Secret.
     pub fn key(&self, key: &str) -> Reference {

@@ -109,8 +109,13 @@ impl Findings {
         value: &str,
         judge: impl Fn(&str) -> Vec<&'static Rule>,
     ) {
-        let rules = judge(value).into_iter().chain(text::check(value));
-        for rule in rules.collect::<Vec<_>>() {
+        let mut rules = judge(value);
+        // Some types are judged by the patterns already.
+        let patterns: Vec<_> = text::check(value)
+            .filter(|one| !rules.contains(one))
+            .collect();
+        rules.extend(patterns);
+        for rule in rules {
             self.add(name, rule, value);
         }
     }
@@ -127,6 +132,27 @@ impl Findings {
                 this.one(&format!("[{index}]"), value, &judge);
             }
         });
+    }
+
+    /// Judges a place that a block writes to by itself.
+    pub(crate) fn place(&mut self, name: &str, path: &str, policy: &Policy) {
+        for rule in path::off_limits(path, &policy.protected) {
+            self.add(name, rule, path);
+        }
+    }
+
+    /// Judges a number that is given.
+    pub(crate) fn number(
+        &mut self,
+        name: &str,
+        number: Option<u32>,
+        range: std::ops::RangeInclusive<u32>,
+    ) {
+        if let Some(number) = number.filter(|number| !range.contains(number)) {
+            let (low, high) = range.into_inner();
+            let excerpt = format!("{number}, not {low} to {high}");
+            self.add(name, &rule::RANGE, &excerpt);
+        }
     }
 
     pub(crate) fn into_violations(self) -> Vec<Violation> {

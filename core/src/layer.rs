@@ -28,6 +28,12 @@ pub struct Layer {
     /// What becomes of the node's configuration when this layer leaves.
     #[serde(default)]
     pub deletion_policy: DeletionPolicy,
+    /// Whether units are restarted for it. No part of the revision.
+    #[serde(default, skip_serializing_if = "Restarts::is_allowed")]
+    pub restarts: Restarts,
+    /// What becomes of it when somebody else changes what Edict has written. No part of the revision.
+    #[serde(default, skip_serializing_if = "Drift::is_correct")]
+    pub drift: Drift,
     /// Which try was asked for last, if ever one was. No part of the revision.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry: Option<Retry>,
@@ -104,6 +110,46 @@ pub enum DeletionPolicy {
     Retain,
 }
 
+/// Whether programs on the node are restarted where that is what it takes until a change is in force.
+/// Allowed (the default) restarts them; Never leaves that to somebody else, and the status says
+/// PendingRestart with the units that wait. A NodeConfig's reloads, which disturb nobody, are done in
+/// any case; a Fleet's Never keeps systemd out of the agents' reach, so they reload nothing either.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Restarts {
+    /// Units are restarted where that is needed.
+    #[default]
+    Allowed,
+    /// No unit is restarted.
+    Never,
+}
+
+/// What becomes of it when somebody else changes on a node what Edict has written there. Correct (the
+/// default) has it again as the NodeConfig says, at once; Report leaves it until the NodeConfig changes.
+/// Either way the NodeState says it, and an Event.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Drift {
+    /// It is written again. Who changes the same thing again and again is not fought for ever.
+    #[default]
+    Correct,
+    /// It stays, and is said; but a key in a file that others have keys in goes along when that file is
+    /// written for them.
+    Report,
+}
+
+impl Drift {
+    /// Whether it is written again.
+    pub fn is_correct(&self) -> bool {
+        *self == Self::Correct
+    }
+}
+
+impl Restarts {
+    /// Whether units may be restarted.
+    pub fn is_allowed(&self) -> bool {
+        *self == Self::Allowed
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -123,6 +169,8 @@ mod tests {
             created: jiff::Timestamp::UNIX_EPOCH,
             digest: digest(&config, &contents),
             deletion_policy: DeletionPolicy::Restore,
+            restarts: Restarts::Allowed,
+            drift: Drift::Correct,
             retry: None,
             config,
             contents,

@@ -13,8 +13,8 @@
 pub mod config;
 pub mod content;
 pub mod digest;
+pub mod format;
 pub mod guard;
-pub mod json;
 pub mod layer;
 pub mod resolve;
 pub mod resource;

@@ -6,8 +6,9 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::format::Format;
 use crate::layer::Layer;
-use crate::resource::{self, Format, KeyPath, Resource, Unit, is_under};
+use crate::resource::{self, KeyPath, Resource, Unit, is_under};
 
 /// What a node is to have.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -96,6 +97,9 @@ impl Resolution {
             },
             Resource::Keys(keys) => {
                 for (key, value) in keys.values {
+                    if self.is_shared(&keys.path, keys.format, &key, &value) {
+                        continue;
+                    }
                     match self.holder_of_key(&keys.path, keys.format, &key) {
                         Some(holder) => {
                             self.refuse(by, holder, names, keys.path.clone(), Some(key));
@@ -118,9 +122,19 @@ impl Resolution {
                 by: by.to_owned(),
                 what: unit,
             }),
+            Resource::Live(live) => self.grant(by, Resource::File(live.file()), names),
             // It is asked, not owned.
             Resource::Setting(_) => {}
         }
+    }
+
+    /// Whether another layer has just that already, where the key says it all: two that want the same
+    /// module, or trust the same authority, do not collide.
+    fn is_shared(&self, path: &str, format: Format, key: &KeyPath, value: &Value) -> bool {
+        let shared = self.keys.get(path).filter(|shared| shared.format == format);
+        let owned = shared.and_then(|shared| shared.values.get(key));
+        matches!(format, Format::Modules | Format::Bundle)
+            && owned.is_some_and(|owned| owned.what == *value)
     }
 
     /// Who has the file at `path`, a file that `path` would be under, something under `path`, or
@@ -188,6 +202,8 @@ mod tests {
             created: jiff::Timestamp::from_second(created).unwrap(),
             digest: String::new(),
             deletion_policy: crate::layer::DeletionPolicy::Restore,
+            restarts: crate::layer::Restarts::Allowed,
+            drift: crate::layer::Drift::Correct,
             retry: None,
             config: Config::default(),
             contents: crate::content::Contents::default(),
@@ -212,6 +228,7 @@ mod tests {
                 .iter()
                 .map(|name| (KeyPath(name.split('.').map(Into::into).collect()), json!(1)))
                 .collect(),
+            elsewhere: &[],
         })
     }
 
@@ -343,6 +360,7 @@ mod tests {
         let unit = Resource::Unit(Unit {
             name: "docker.service".into(),
             action: Action::Reload,
+            gone: Action::Reload,
             reads: vec![],
         });
         let resolution = resolved(&[(&a, vec![unit.clone()]), (&b, vec![unit])]);

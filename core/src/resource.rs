@@ -7,6 +7,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::format::Format;
 use crate::setting::Setting;
 
 /// One thing that a layer wants of a host.
@@ -16,10 +17,25 @@ pub enum Resource {
     File(File),
     /// Some keys of a file that others write to as well.
     Keys(Keys),
+    /// A value that the kernel runs with.
+    Live(Live),
     /// A systemd unit that reads some of these files.
     Unit(Unit),
     /// What another file has to say so that these files are read at all.
     Setting(Setting),
+}
+
+impl Resource {
+    /// A file of its own that says `text`.
+    pub fn text(path: &str, text: String) -> Self {
+        Self::File(File::text(path, text))
+    }
+
+    /// These keys, if there are any.
+    pub fn of_keys(keys: Keys) -> Vec<Self> {
+        let given = (!keys.values.is_empty()).then_some(Self::Keys(keys));
+        given.into_iter().collect()
+    }
 }
 
 /// A whole file that Edict owns.
@@ -36,6 +52,19 @@ pub struct File {
     pub owner: Option<Owner>,
     /// Whether some of it comes from a Secret: then it is never shown.
     pub secret: bool,
+}
+
+impl File {
+    /// One that says `text`, and has the permissions and the owner that such a file has.
+    pub fn text(path: &str, text: String) -> Self {
+        Self {
+            path: path.to_owned(),
+            content: text.into_bytes(),
+            mode: None,
+            owner: None,
+            secret: false,
+        }
+    }
 }
 
 /// Contents are never shown, not even by accident.
@@ -60,7 +89,7 @@ pub struct Owner {
 }
 
 /// Keys that Edict owns in a file that others write to as well.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct Keys {
     /// Absolute path on the host.
     pub path: String,
@@ -68,13 +97,19 @@ pub struct Keys {
     pub format: Format,
     /// The owned keys and their values.
     pub values: BTreeMap<KeyPath, Value>,
+    /// Where the file may be instead: the first of these that a host has is meant, and `path` where it
+    /// has none.
+    pub elsewhere: &'static [&'static str],
 }
 
-/// The format of a file with owned keys.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Format {
-    /// JSON with an object at the top (RFC 8259: no comments, no duplicate keys).
-    Json,
+/// Values are never shown, not even by accident.
+impl fmt::Debug for Keys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Keys")
+            .field("path", &self.path)
+            .field("keys", &self.values.keys().collect::<Vec<_>>())
+            .finish_non_exhaustive()
+    }
 }
 
 /// A key in a structured file: the names to follow from the top.
@@ -101,6 +136,24 @@ impl fmt::Display for KeyPath {
     }
 }
 
+/// A value that the kernel runs with, beside the file that it has it from when it starts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Live {
+    /// Where it is: a path under `/proc/sys`.
+    pub path: String,
+    /// The value, with one blank between words.
+    pub value: String,
+    /// Who sets it where the agent can't.
+    pub otherwise: Unit,
+}
+
+impl Live {
+    /// The value as the file that it looks like.
+    pub fn file(&self) -> File {
+        File::text(&self.path, format!("{}\n", self.value))
+    }
+}
+
 /// A systemd unit that has to be told when what it reads has changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unit {
@@ -108,17 +161,76 @@ pub struct Unit {
     pub name: String,
     /// The least that makes the change live.
     pub action: Action,
-    /// The files that it reads.
-    pub reads: Vec<String>,
+    /// The least that makes it live that something it reads is there no more.
+    pub gone: Action,
+    /// What it reads of what the layer says.
+    pub reads: Vec<Place>,
+}
+
+impl Unit {
+    /// One that is restarted whenever one of these files changes.
+    pub fn restarted(name: &str, files: &[&str]) -> Self {
+        Self {
+            name: name.to_owned(),
+            action: Action::Restart,
+            gone: Action::Restart,
+            reads: files.iter().map(|path| Place::file(path)).collect(),
+        }
+    }
+}
+
+/// A file, or one key in it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place {
+    /// Absolute path on the host.
+    pub path: String,
+    /// The key; `None` where the whole file is meant.
+    pub key: Option<KeyPath>,
+}
+
+impl Place {
+    /// A whole file.
+    pub fn file(path: &str) -> Self {
+        Self {
+            path: path.to_owned(),
+            key: None,
+        }
+    }
+
+    /// A key in a file.
+    pub fn key(path: &str, key: &KeyPath) -> Self {
+        Self {
+            path: path.to_owned(),
+            key: Some(key.clone()),
+        }
+    }
+
+    /// Whether a change of the one is a change of the other.
+    pub fn overlaps(&self, other: &Self) -> bool {
+        let keys = self.key.as_ref().zip(other.key.as_ref());
+        self.path == other.path && keys.is_none_or(|(one, two)| one.overlaps(two))
+    }
 }
 
 /// What makes a changed file live.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Action {
+    /// systemd rereads what the unit is to be like, and the unit runs on.
+    Reread,
     /// The unit rereads its configuration while it runs.
     Reload,
     /// The unit has to be started anew.
     Restart,
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Reread => "daemon-reload",
+            Self::Reload => "reload",
+            Self::Restart => "restart",
+        })
+    }
 }
 
 /// Whether `inner` lies under the folder `outer`.
@@ -145,6 +257,15 @@ mod tests {
             assert_eq!(key(a).overlaps(&key(b)), expected, "{a:?} {b:?}");
         }
         assert_eq!(key(&["a", "b"]).to_string(), "a.b");
+    }
+
+    #[test]
+    fn a_place_is_a_file_with_all_of_its_keys() {
+        let key = |name| Place::key("/etc/a", &KeyPath::top(name));
+        let file = Place::file("/etc/a");
+        assert!(file.overlaps(&file) && file.overlaps(&key("x")) && key("x").overlaps(&file));
+        assert!(key("x").overlaps(&key("x")) && !key("x").overlaps(&key("y")));
+        assert!(!file.overlaps(&Place::file("/etc/b")));
     }
 
     #[test]

@@ -3,19 +3,29 @@
 
 use toml_edit::{DocumentMut, Item};
 
-/// Something that a TOML file has to say.
+/// Something that a program's file has to say.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Setting {
     /// The program whose setting it is.
     pub program: &'static str,
-    /// Its file. It may import others, which count as if they stood in it.
-    pub path: &'static str,
-    /// Where the value may stand.
-    pub keys: &'static [&'static [&'static str]],
-    /// What has to be in the value, a list of paths with colons between them.
+    /// Where its file may be: the first of these that is there is meant.
+    pub paths: &'static [&'static str],
+    /// How the file says it.
+    pub says: Says,
+    /// The path that has to be named.
     pub contains: &'static str,
     /// What to do where that is not so.
     pub advice: &'static str,
+}
+
+/// How a file names a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Says {
+    /// It is TOML, and the value at the first of these keys that is there is a list of paths with colons
+    /// between them. It may import others, which count as if they stood in it.
+    Toml(&'static [&'static [&'static str]]),
+    /// A line begins with this word, and the path is another one in it.
+    Line(&'static str),
 }
 
 /// The files of a node, as far as they can be read.
@@ -34,15 +44,30 @@ impl Setting {
     pub fn unmet(&self, files: &dyn Files) -> Option<String> {
         let Self {
             program,
-            path,
+            paths,
+            says,
             contains,
             advice,
-            ..
         } = self;
-        let Some(text) = files.read(path) else {
+        let mut there = paths
+            .iter()
+            .filter_map(|path| Some((*path, files.read(path)?)));
+        let Some((path, text)) = there.next() else {
+            let none = paths.join(" or ");
             return Some(format!(
-                "{program} has no {path}, and does not read {contains} by itself: {advice}"
+                "{program} has no {none}, and does not read {contains} by itself: {advice}"
             ));
+        };
+        let keys = match says {
+            Says::Toml(keys) => keys,
+            Says::Line(word) => {
+                let names = |line: &str| {
+                    let mut words = line.split_whitespace();
+                    words.next() == Some(word) && words.any(|word| is_path(word, contains))
+                };
+                let met = text.lines().any(names);
+                return (!met).then(|| format!("{program} does not read {contains}: {advice}"));
+            }
         };
         // What is imported overrides what imports it.
         let mut last = None;
@@ -54,21 +79,11 @@ impl Setting {
                     "{path} or what it imports is not valid TOML, so it can't be told whether {program} reads {contains}: correct it on the node"
                 ));
             };
-            last = self
-                .keys
-                .iter()
-                .find_map(|key| value(&document, key))
-                .or(last);
-            waiting.extend(self.imports(&document, files).into_iter().rev());
+            last = keys.iter().find_map(|key| value(&document, key)).or(last);
+            waiting.extend(imports(path, &document, files).into_iter().rev());
         }
         match last {
-            Some(value)
-                if value
-                    .split(':')
-                    .any(|one| one.trim_end_matches('/') == *contains) =>
-            {
-                None
-            }
+            Some(value) if value.split(':').any(|one| is_path(one, contains)) => None,
             Some(value) if !value.is_empty() => {
                 let value = crate::guard::text::excerpt(&value);
                 Some(format!("{program} reads {value}, not {contains}: {advice}"))
@@ -76,38 +91,42 @@ impl Setting {
             _ => Some(format!("{program} does not read {contains}: {advice}")),
         }
     }
+}
 
-    fn imports(&self, document: &DocumentMut, files: &dyn Files) -> Vec<String> {
-        let list = document.get("imports").and_then(Item::as_array);
-        let names = list.into_iter().flatten().filter_map(|item| item.as_str());
-        let (folder, _) = self.path.rsplit_once('/').unwrap_or_default();
-        let mut texts = Vec::new();
-        for name in names {
-            let name = if name.starts_with('/') {
-                name.to_owned()
-            } else {
-                format!("{folder}/{name}")
-            };
-            let Some((folder, stem, rest)) = name.rsplit_once('/').and_then(|(folder, last)| {
-                let (stem, rest) = last.split_once('*')?;
-                Some((folder, stem, rest))
-            }) else {
-                texts.extend(files.read(&name));
-                continue;
-            };
-            let mut found = files.list(folder);
-            found.sort();
-            let fits = |name: &String| {
-                name.len() >= stem.len() + rest.len()
-                    && name.starts_with(stem)
-                    && name.ends_with(rest)
-            };
-            for name in found.iter().filter(|name| fits(name)) {
-                texts.extend(files.read(&format!("{folder}/{name}")));
-            }
+/// What the file at `path` imports.
+fn imports(path: &str, document: &DocumentMut, files: &dyn Files) -> Vec<String> {
+    let list = document.get("imports").and_then(Item::as_array);
+    let names = list.into_iter().flatten().filter_map(|item| item.as_str());
+    let (folder, _) = path.rsplit_once('/').unwrap_or_default();
+    let mut texts = Vec::new();
+    for name in names {
+        let name = if name.starts_with('/') {
+            name.to_owned()
+        } else {
+            format!("{folder}/{name}")
+        };
+        let Some((folder, stem, rest)) = name.rsplit_once('/').and_then(|(folder, last)| {
+            let (stem, rest) = last.split_once('*')?;
+            Some((folder, stem, rest))
+        }) else {
+            texts.extend(files.read(&name));
+            continue;
+        };
+        let mut found = files.list(folder);
+        found.sort();
+        let fits = |name: &String| {
+            name.len() >= stem.len() + rest.len() && name.starts_with(stem) && name.ends_with(rest)
+        };
+        for name in found.iter().filter(|name| fits(name)) {
+            texts.extend(files.read(&format!("{folder}/{name}")));
         }
-        texts
     }
+    texts
+}
+
+/// Whether a path that somebody wrote is this folder.
+fn is_path(written: &str, folder: &str) -> bool {
+    written.trim_end_matches('/') == folder
 }
 
 fn value(document: &DocumentMut, key: &[&str]) -> Option<String> {
@@ -176,6 +195,33 @@ mod tests {
             "reads /etc/containerd/other, not",
         );
         assert!(unmet(&[(MAIN, "= x")]).contains("not valid TOML"));
+    }
+
+    #[test]
+    fn a_line_may_name_the_path() {
+        let setting = Setting {
+            program: "chrony",
+            paths: &["/etc/chrony/chrony.conf", "/etc/chrony.conf"],
+            says: Says::Line("sourcedir"),
+            contains: "/etc/chrony/sources.d",
+            advice: "say so",
+        };
+        let unmet = |files: &[(&'static str, &str)]| {
+            let files = files.iter().map(|(path, text)| (*path, (*text).to_owned()));
+            setting.unmet(&Tree(files.collect())).unwrap_or_default()
+        };
+        let (first, second) = (setting.paths[0], setting.paths[1]);
+        let says = "pool a\n sourcedir /run/x /etc/chrony/sources.d/\n";
+        assert_eq!(unmet(&[(first, says)]), "");
+        assert_eq!(unmet(&[(second, says)]), "");
+        let not = "chrony does not read /etc/chrony/sources.d: say so";
+        assert_eq!(
+            unmet(&[(first, "# sourcedir /etc/chrony/sources.d"), (second, says)]),
+            not
+        );
+        assert_eq!(unmet(&[(first, "sourcedir /etc/chrony/other")]), not);
+        let none = "chrony has no /etc/chrony/chrony.conf or /etc/chrony.conf, and";
+        assert!(unmet(&[]).starts_with(none), "{}", unmet(&[]));
     }
 
     #[test]

@@ -3,7 +3,8 @@
 //! | request | body | answer |
 //! |---|---|---|
 //! | `GET /v1/hello` | | [`Hello`] |
-//! | `POST /v1/push` | [`Push`] | a stream of [`Event`]s, one JSON object a line, the last one [`Event::Done`] |
+//! | `GET /v1/drift/N` | | how often what is known of drift has changed, a number: as soon as it is not N, or after half a minute |
+//! | `POST /v1/push` | [`Push`] | a stream of [`Event`]s, one JSON object a line, the last one [`Event::Done`]; an empty line while the agent waits for something |
 //!
 //! A request that is refused as a whole answers with a status of 4xx and a [`Refusal`].
 
@@ -17,7 +18,7 @@ use crate::layer::{DeletionPolicy, Layer};
 use crate::resolve::Conflict;
 
 /// The version of these messages.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 /// The oldest version that both sides still speak. An agent refuses a push of any before.
 pub const OLDEST: u32 = 1;
 /// The version that added [`Fence`].
@@ -25,10 +26,15 @@ pub const FENCES: u32 = 2;
 /// The version that added [`Layer::retry`] and [`LayerReport::held`]. Who speaks an older one reads
 /// no message that has them, and can't ask for another try: nothing is held for it.
 pub const HOLDS: u32 = 3;
+/// The version that added [`Layer::restarts`], [`LayerReport::restart`], and empty lines between events
+/// while nothing happens.
+pub const UNITS: u32 = 4;
 /// The most bytes that a message may have, 16 MiB: every layer of a node at its largest, with room.
 pub const MESSAGE_MAX: usize = 16_777_216;
 /// The path of [`Hello`].
 pub const HELLO: &str = "/v1/hello";
+/// The path where drift is waited for; behind it the count that is known.
+pub const DRIFTS: &str = "/v1/drift";
 /// The path of [`Push`].
 pub const PUSH: &str = "/v1/push";
 /// The port that agents listen on.
@@ -58,6 +64,57 @@ pub struct Hello {
     /// How the last push ended; absent before the first one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub report: Option<Report>,
+    /// What somebody else has changed of what is in force. An agent that says it knows [`Layer::drift`]
+    /// too, and can be asked to wait at [`DRIFTS`]; one that does not knows neither.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drifts: Option<Drifts>,
+}
+
+/// What an agent knows of drift on its node.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Drifts {
+    /// Counts the changes of what is known, since the agent started.
+    pub count: u64,
+    /// What differs now, and what was corrected within the last hour; 64 at most.
+    pub list: Vec<Drifted>,
+}
+
+/// Something that somebody else has changed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Drifted {
+    /// Path of the file, symlinks resolved.
+    pub path: String,
+    /// The key in it; absent where the whole file is meant.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+    /// Name of the `NodeConfig` that owns it.
+    pub owner: String,
+    /// What differs, in a sentence; never what it says.
+    pub what: String,
+    /// When that was seen.
+    pub at: jiff::Timestamp,
+    /// What became of it.
+    pub outcome: DriftOutcome,
+    /// How often it was corrected lately, this time included.
+    pub times: u32,
+    /// Why it could not be corrected; empty when there is nothing to say.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub message: String,
+}
+
+/// What became of something that somebody else has changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DriftOutcome {
+    /// It is again as it should be.
+    Corrected,
+    /// It is left, as its `NodeConfig` asks.
+    Reported,
+    /// It is left for a while: somebody changes it again and again.
+    Damped,
+    /// It could not be corrected.
+    Failed,
 }
 
 /// A layer that is in force on a node.
@@ -189,6 +246,24 @@ pub enum Event {
     Done(Report),
 }
 
+impl Event {
+    /// The event as an operator of wire version `wire` reads it.
+    #[must_use]
+    pub fn said_to(mut self, wire: u32) -> Self {
+        if wire < UNITS {
+            let layers = match &mut self {
+                Self::Released(_) => &mut [][..],
+                Self::Layer(layer) => std::slice::from_mut(layer),
+                Self::Done(report) => &mut report.layers,
+            };
+            for layer in layers {
+                layer.restart = false;
+            }
+        }
+        self
+    }
+}
+
 /// How a push ended.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -254,6 +329,10 @@ pub struct LayerReport {
     /// The units that still run with what they read before, `docker.service` for instance.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub pending: Vec<String>,
+    /// Whether one of those has to be restarted; a reload is enough otherwise. Only said to an operator
+    /// of wire version [`UNITS`].
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub restart: bool,
 }
 
 impl LayerReport {

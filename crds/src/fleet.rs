@@ -1,6 +1,7 @@
 //! `Fleet`: the installation.
 
 use edict_core::guard::Policy;
+use edict_core::layer::Restarts;
 use k8s_openapi::api::core::v1::{ResourceRequirements, Toleration};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::CustomResource;
@@ -39,6 +40,10 @@ pub struct FleetSpec {
     /// The agents.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agent: Option<Agent>,
+    // kubectl explain shows the type's own text.
+    /// Whether agents may tell systemd of their node to reload and restart units.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restarts: Option<Restarts>,
     /// Where NodeConfigs may write files, and may not, beyond the tables that are built in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub paths: Option<Policy>,

@@ -1,7 +1,7 @@
 //! `NodeConfig`: what people want of their nodes.
 
 use edict_core::config::Config;
-use edict_core::layer::DeletionPolicy;
+use edict_core::layer::{DeletionPolicy, Drift, Restarts};
 use edict_core::retry::{self, Retry};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::CustomResource;
@@ -77,8 +77,8 @@ pub const NODES_MAX: usize = 50;
     )
 )]
 #[schemars(extend("x-kubernetes-validations" = [{
-    "rule": "has(self.containerd) || has(self.docker) || has(self.files)",
-    "message": "there is nothing to configure: give containerd, docker or files",
+    "rule": Config::BLOCKS.map(|block| format!("has(self.{block})")).join(" || "),
+    "message": Config::nothing(),
 }]))]
 pub struct NodeConfigSpec {
     /// Which nodes the configuration is for. What is given must all hold: role Worker together with
@@ -93,6 +93,14 @@ pub struct NodeConfigSpec {
     /// What becomes of the files and keys when the NodeConfig leaves a node.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deletion_policy: Option<DeletionPolicy>,
+    // The same.
+    /// Whether programs on the nodes are restarted where that is what it takes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restarts: Option<Restarts>,
+    // The same.
+    /// What becomes of it when somebody else changes on a node what Edict has written there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drift: Option<Drift>,
     /// The configuration itself.
     #[serde(flatten)]
     pub config: Config,
@@ -113,7 +121,7 @@ pub struct NodeConfigStatus {
     /// The generation of the spec that this status speaks of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// Where this NodeConfig stands over all of its nodes: Applied, PendingReload, Unread, Progressing,
+    /// Where this NodeConfig stands over all of its nodes: Applied, PendingReload, PendingRestart, Unread, Progressing,
     /// Unreachable, Failed, Held, Refused, NoNodes or Releasing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state: Option<State>,
@@ -178,6 +186,8 @@ pub enum State {
     NoNodes,
     /// The files are written; a daemon has yet to reread them.
     PendingReload,
+    /// The files are written; a daemon has yet to be restarted.
+    PendingRestart,
     /// The files are written; a program on the node is set up not to read them.
     Unread,
     /// On the way.

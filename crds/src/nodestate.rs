@@ -1,8 +1,8 @@
 //! `NodeState`: what one node should have, and has.
 
-use edict_core::layer::DeletionPolicy;
+use edict_core::layer::{DeletionPolicy, Drift, Restarts};
 use edict_core::retry::Retry;
-use edict_core::wire::{LayerReport, Outcome, Written};
+use edict_core::wire::{DriftOutcome, Drifted, LayerReport, Outcome, Written};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::CustomResource;
 use schemars::JsonSchema;
@@ -85,6 +85,14 @@ pub struct LayerRef {
     pub created: Time,
     /// What becomes of its files and keys when it leaves.
     pub deletion_policy: DeletionPolicy,
+    /// Whether units are restarted for it: Allowed, which is meant where it is absent, or Never.
+    #[serde(default, skip_serializing_if = "Restarts::is_allowed")]
+    #[schemars(with = "Option<Restarts>")]
+    pub restarts: Restarts,
+    /// What becomes of what somebody else changes: Correct, which is meant where it is absent, or Report.
+    #[serde(default, skip_serializing_if = "Drift::is_correct")]
+    #[schemars(with = "Option<Drift>")]
+    pub drift: Drift,
     /// Digest of what the NodeConfig's annotation edict.dev/retry says: another one means another
     /// try where it is held. Absent where there is no such annotation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -145,6 +153,103 @@ pub struct NodeStateStatus {
     /// How many more resources there are than are listed here, to keep this object small.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resources_cut: Option<u32>,
+    /// What somebody else has changed on this node of what Edict has there: what differs now, and what
+    /// was corrected within the last hour.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "atomic"))]
+    pub drift: Vec<DriftStatus>,
+}
+
+/// Something that somebody else has changed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct DriftStatus {
+    /// Path of the file, symlinks resolved.
+    #[schemars(length(max = 512))]
+    pub path: String,
+    /// The key in it; absent where the whole file is meant.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 512))]
+    pub key: Option<String>,
+    /// Name of the NodeConfig that owns it.
+    #[schemars(length(max = 253))]
+    pub owner: String,
+    /// What differs, in a sentence.
+    #[schemars(length(max = 4096))]
+    pub what: String,
+    /// When that was seen.
+    pub at: Time,
+    /// What became of it: Corrected; Reported, since the NodeConfig says so; Damped, left for a while
+    /// since somebody changes it again and again; or Failed, for the reason in message.
+    #[schemars(length(max = 32))]
+    pub outcome: String,
+    /// How often it was corrected within the last ten minutes.
+    pub times: u32,
+    /// Why it could not be corrected.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 4096))]
+    pub message: String,
+}
+
+impl DriftStatus {
+    /// What an agent says of it; `cut` keeps texts within bounds.
+    pub fn of(drifted: &Drifted, cut: &dyn Fn(&str) -> String) -> Self {
+        Self {
+            path: drifted.path.clone(),
+            key: drifted.key.clone(),
+            owner: drifted.owner.clone(),
+            what: cut(&drifted.what),
+            at: Time(drifted.at),
+            outcome: match drifted.outcome {
+                DriftOutcome::Corrected => "Corrected",
+                DriftOutcome::Reported => "Reported",
+                DriftOutcome::Damped => "Damped",
+                DriftOutcome::Failed => "Failed",
+            }
+            .to_owned(),
+            times: drifted.times,
+            message: cut(&drifted.message),
+        }
+    }
+
+    /// Whether the other one says nothing new. An agent that starts anew finds what is left as it is once
+    /// more; what it has corrected it has corrected once more.
+    pub fn is_same(&self, other: &Self) -> bool {
+        let left = self.outcome != "Corrected";
+        let known = Self {
+            at: if left {
+                other.at.clone()
+            } else {
+                self.at.clone()
+            },
+            ..self.clone()
+        };
+        known == *other
+    }
+
+    /// The same in a sentence.
+    pub fn sentence(&self) -> String {
+        let Self {
+            path,
+            owner,
+            what,
+            message,
+            ..
+        } = self;
+        let key = self.key.as_ref().map(|key| format!(", key {key}"));
+        let key = key.unwrap_or_default();
+        let became = match &*self.outcome {
+            "Corrected" if self.times > 1 => format!("corrected, {} times lately", self.times),
+            "Corrected" => "corrected".to_owned(),
+            "Damped" => {
+                "left for a while, since somebody changes it again and again: find out who does"
+                    .to_owned()
+            }
+            "Failed" => format!("could not be corrected: {message}"),
+            _ => "left, since spec.drift is Report".to_owned(),
+        };
+        format!("somebody else has changed {path}{key} of NodeConfig {owner}: {what}; {became}")
+    }
 }
 
 /// Whether a node's agent answers.
@@ -179,6 +284,12 @@ pub struct LayerStatus {
     /// What the agent was told to do with its files and keys when it leaves.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deletion_policy: Option<DeletionPolicy>,
+    /// Whether the agent was told to restart units for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restarts: Option<Restarts>,
+    /// What the agent was told to do when somebody else changes something of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drift: Option<Drift>,
     /// Which try the agent was asked for last, as in the spec.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry: Option<Retry>,
@@ -209,6 +320,9 @@ pub enum OutcomeStatus {
     Applied,
     /// The files are written; a unit has yet to reread them.
     PendingReload,
+    /// The files are written; a unit has yet to be restarted, which spec.restarts of the NodeConfig or
+    /// of the Fleet does not allow.
+    PendingRestart,
     /// The files are written; a program on the node is set up not to read them.
     Unread,
     /// The node's agent refused it: nothing of it was written.
@@ -278,6 +392,7 @@ impl From<&LayerReport> for OutcomeStatus {
     fn from(report: &LayerReport) -> Self {
         match report.outcome {
             Outcome::Applied => Self::Applied,
+            Outcome::PendingReload if report.restart => Self::PendingRestart,
             Outcome::PendingReload => Self::PendingReload,
             Outcome::Unread => Self::Unread,
             Outcome::Refused => Self::Refused,

@@ -6,8 +6,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
+use edict_crds::NodeState;
+use edict_crds::nodestate::Contact;
 use futures::future::try_join_all;
-use kube::Client;
+use kube::{Api, Client};
 
 use crate::cluster::Cluster;
 use crate::image::Images;
@@ -22,6 +24,8 @@ pub const LABEL: &str = "edict.dev/test";
 /// Giving a NodeConfig back runs on every node that it was for, in its order and
 /// at its pace.
 const GONE: Duration = Duration::from_mins(3);
+/// A kubelet that was started anew says so within seconds, a busy machine gets time.
+const READY: Duration = Duration::from_mins(3);
 
 /// One test's hold on the shared cluster.
 #[derive(Clone)]
@@ -91,6 +95,28 @@ impl Context {
         path: &str,
     ) -> Result<BTreeMap<String, Option<Vec<u8>>>> {
         node::read_all(nodes, path).await
+    }
+
+    /// Waits until the kubelets say that all is well with these nodes, and their agents too.
+    pub async fn ready(&self, nodes: &[Node]) -> Result<()> {
+        let states: Api<NodeState> = Api::all(self.client.clone());
+        let cluster: Api<k8s_openapi::api::core::v1::Node> = Api::all(self.client.clone());
+        wait::until("the nodes to be ready", READY, async || {
+            let mut said = Vec::new();
+            for node in nodes {
+                let found = cluster.get(&node.name).await?;
+                let conditions = found.status.and_then(|status| status.conditions);
+                let mut conditions = conditions.into_iter().flatten();
+                let ready = conditions.find(|one| one.type_ == "Ready");
+                let ready = ready.is_some_and(|one| one.status == "True");
+                let state = states.get(&node.name).await?.status.unwrap_or_default();
+                let contact = state.state == Some(Contact::Ready);
+                said.push((node.name.clone(), ready, contact));
+            }
+            let all = said.iter().all(|(_, ready, contact)| *ready && *contact);
+            Ok(wait::Seen::when(all, said))
+        })
+        .await
     }
 
     /// Waits until no node has anything at `path` any more.

@@ -1,6 +1,8 @@
 //! The demo: samples on a real cluster, and what they did on every node.
 #![expect(clippy::print_stdout, reason = "the demo is what it prints")]
 
+mod scenes;
+
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -33,7 +35,11 @@ pub async fn demo(settings: &Settings, cluster: &Cluster) -> Result<()> {
         .context("cannot apply fixtures/samples")?;
     settle(cluster).await?;
     step.done("applied on every node that they are for");
-    show(cluster).await
+    show(cluster).await?;
+    scenes::on_a_host().await?;
+    scenes::drift(cluster).await?;
+    farewell();
+    Ok(())
 }
 
 /// Takes the samples back, where a demo was on the cluster.
@@ -73,12 +79,11 @@ async fn settle(cluster: &Cluster) -> Result<()> {
     .await
 }
 
-/// The status is of this generation, and no node is left to come. A sample with settings of
-/// Docker stays at `PendingReload`: the files are there, and nothing reloads the daemon yet.
+/// The status is of this generation, and no node is left to come.
 fn is_settled(config: &DynamicObject) -> bool {
     let status = &config.data["status"];
     let seen = status["observedGeneration"].as_i64();
-    let there = matches!(status["state"].as_str(), Some("Applied" | "PendingReload"));
+    let there = status["state"] == "Applied";
     seen.is_some() && seen == config.metadata.generation && there
 }
 
@@ -94,6 +99,10 @@ async fn show(cluster: &Cluster) -> Result<()> {
         let table = cluster.access.kubectl().args(["get", kind]).text().await?;
         println!("\n$ kubectl get {kind}\n{table}");
     }
+    Ok(())
+}
+
+fn farewell() {
     println!(
         "
 Go on from here:
@@ -102,7 +111,6 @@ Go on from here:
   kubectl delete -f fixtures/samples/        every node is as it was
   cargo run -p e2e -- down                   the cluster goes away"
     );
-    Ok(())
 }
 
 fn show_node(node: &Node, texts: &[Option<String>]) {

@@ -6,18 +6,32 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use serde_json::{Value, json};
 use testcontainers::core::{CgroupnsMode, Mount};
 use testcontainers::runners::AsyncRunner as _;
 use testcontainers::{ContainerAsync, GenericImage, ImageExt as _};
 
-use crate::machine;
 use crate::node::{Node, Role};
 use crate::progress::Step;
 use crate::settings::Settings;
 use crate::wait::{self, Seen};
+use crate::{image, machine};
+
+/// Where the agent's program is.
+pub const AGENT: &str = "/usr/local/bin/edict-agent";
 
 /// systemd is up within two seconds; a busy machine gets time.
 const BOOT: Duration = Duration::from_mins(2);
+
+/// A NodeConfig as a file has it that the agent is given by hand: without a target.
+pub fn manifest(name: &str, spec: &Value) -> Value {
+    json!({
+        "apiVersion": "edict.dev/v1alpha1",
+        "kind": "NodeConfig",
+        "metadata": {"name": name},
+        "spec": spec,
+    })
+}
 
 /// A host that runs. It goes when this is dropped.
 pub struct Host {
@@ -65,6 +79,30 @@ impl Host {
             node,
             _container: container,
         })
+    }
+
+    /// Boots one with the agent's program on it, and these files.
+    pub async fn with_agent(settings: &Settings, files: &[(&Path, &str)]) -> Result<Self> {
+        let agent = image::agent(settings).await?;
+        let files: Vec<_> = std::iter::once((&*agent, AGENT))
+            .chain(files.iter().copied())
+            .collect();
+        Self::boot(settings, &files).await
+    }
+
+    /// Runs a command of the agent with these manifests: exit code, and what it said.
+    pub async fn edict(&self, command: &str, manifests: &[Value]) -> Result<(i32, String)> {
+        let documents: Vec<_> = manifests.iter().map(Value::to_string).collect();
+        let file = "/run/manifest.yaml";
+        let text = documents.join("\n---\n");
+        let node = &self.node;
+        node.write(file, text.as_bytes(), 0o600, 0, 0).await?;
+        let argv = [AGENT, command, "--root", "/", file];
+        // Without manifests it is about everything.
+        let argv = &argv[..argv.len() - usize::from(manifests.is_empty())];
+        let ended = node.exec(argv).await?;
+        let code = ended.code.context("it was killed")?;
+        Ok((code, format!("{}{}", ended.text(), ended.stderr)))
     }
 
     /// The host as a node: its files and programs.

@@ -25,9 +25,6 @@ const BUILD: Duration = Duration::from_mins(45);
 /// is four times as large has something in it that nobody meant.
 const LARGEST: u64 = 20 << 20;
 
-/// What makes a program that needs nothing of the node that it runs on.
-const STATIC: &str = "-C target-feature=+crt-static";
-
 /// What is in the images, one in each.
 const PROGRAMS: [&str; 2] = ["edict-operator", "edict-agent"];
 
@@ -117,14 +114,9 @@ async fn binaries(settings: &Settings, step: &Step) -> Result<PathBuf> {
 /// Compiles a test of a package to a program that runs on any node, and gives that.
 pub async fn test_program(settings: &Settings, package: &str, test: &str) -> Result<PathBuf> {
     let step = Step::begin(format!("tests of {package}"));
-    let said = cargo()
-        .args(["test", "--no-run", "--locked", "--package", package])
+    let said = cargo_static("test", &host().await?, &settings.root, &target(settings))
+        .args(["--no-run", "--package", package])
         .args(["--test", test, "--message-format", "json"])
-        .args(["--target", &host().await?])
-        .env("CARGO_TARGET_DIR", target(settings))
-        .env("RUSTFLAGS", STATIC)
-        .folder(&settings.root)
-        .within(BUILD)
         .text()
         .await
         .with_context(|| format!("the tests of {package} cannot be built"))?;
@@ -200,17 +192,23 @@ fn cargo() -> Process {
     cargo.env_remove("CARGO_ENCODED_RUSTFLAGS")
 }
 
+/// Cargo, to make programs that need nothing of the node that they run on.
+fn cargo_static(command: &str, host: &str, source: &Path, target: &Path) -> Process {
+    cargo()
+        .args([command, "--locked", "--target", host])
+        .env("CARGO_TARGET_DIR", target)
+        .env("RUSTFLAGS", "-C target-feature=+crt-static")
+        .folder(source)
+        .within(BUILD)
+}
+
 /// Compiles both binaries and gives the folder that they are in.
 async fn compile(source: &Path, target: &Path, step: &Step) -> Result<PathBuf> {
     let host = host().await?;
-    cargo()
-        .args(["build", "--release", "--locked", "--target", &host])
+    cargo_static("build", &host, source, target)
+        .arg("--release")
         .args(["--package", "edict-operator", "--package", "edict-agent"])
-        .env("CARGO_TARGET_DIR", target)
-        .env("RUSTFLAGS", STATIC)
         .env("CARGO_TERM_PROGRESS_WHEN", "never")
-        .folder(source)
-        .within(BUILD)
         .text_with_progress(|line| {
             // Without a terminal a line for each of 300 crates says nothing.
             if line.contains("Compiling edict") || line.contains("Blocking") {

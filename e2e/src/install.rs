@@ -181,7 +181,7 @@ resources:
 - ../../../{deploy}
 images:
 - name: edict/operator
-  newTag: {tag}
+  newTag: '{tag}'
 patches:
 - target: {{kind: Deployment, name: {OPERATOR}}}
   patch: |-

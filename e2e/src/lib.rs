@@ -30,6 +30,7 @@ pub mod cluster;
 pub mod container;
 pub mod context;
 pub mod demo;
+pub mod dockerd;
 pub mod dump;
 pub mod fault;
 pub mod forward;

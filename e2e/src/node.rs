@@ -93,6 +93,22 @@ impl Node {
         }
     }
 
+    /// Runs a script of bash, and gives what it says.
+    pub async fn shell(&self, script: &str) -> Result<String> {
+        self.run(&["bash", "-euc", script]).await
+    }
+
+    /// The main process of a unit, and whether it is active.
+    pub async fn process(&self, unit: &str) -> Result<String> {
+        let argv = ["systemctl", "show", "--property=MainPID,ActiveState", unit];
+        self.run(&argv).await
+    }
+
+    /// What stays the same when a file is written over: inode, device, mode and owner.
+    pub async fn identity(&self, path: &str) -> Result<String> {
+        self.run(&["stat", "--format=%i %d %a %u:%g", path]).await
+    }
+
     /// Writes a file, and the folders above it, as somebody on the host would.
     pub async fn write(
         &self,

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use anyhow::Result;
 use edict_core::config::files::{File, FileOwner, Files};
-use edict_core::config::{Config, Docker};
-use edict_core::layer::DeletionPolicy;
+use edict_core::config::{Config, Docker, Notify, NotifyAction};
+use edict_core::layer::{DeletionPolicy, Drift};
 use edict_core::retry;
 use edict_crds::nodeconfig::State;
 use edict_crds::target::Selector;
@@ -16,6 +16,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use k8s_openapi::jiff::Timestamp;
 use kube::Api;
 use kube::api::{ListParams, ObjectMeta};
+use serde_json::{Value, json};
 
 use crate::context::Context;
 use crate::node::Node;
@@ -60,6 +61,8 @@ impl Draft {
             target,
             priority: None,
             deletion_policy: None,
+            restarts: None,
+            drift: None,
             config: Config::default(),
         };
         Self(NodeConfig::new(name, spec))
@@ -91,6 +94,22 @@ impl Draft {
         self
     }
 
+    /// What somebody else changes of it stays, and is said.
+    #[must_use]
+    pub fn reports(mut self) -> Self {
+        self.0.spec.drift = Some(Drift::Report);
+        self
+    }
+
+    /// With this block of configuration, as its YAML says it.
+    #[must_use]
+    pub fn block(mut self, name: &str, block: &Value) -> Self {
+        let mut config = json!(self.0.spec.config);
+        config[name] = block.clone();
+        self.0.spec.config = serde_json::from_value(config).expect("a block as in the CRD");
+        self
+    }
+
     /// With these Docker mirrors.
     #[must_use]
     pub fn mirrors(mut self, urls: &[&str]) -> Self {
@@ -114,6 +133,7 @@ impl Draft {
             content_from: None,
             mode: None,
             owner: None,
+            notify: None,
         })
     }
 
@@ -126,7 +146,20 @@ impl Draft {
             content_from: None,
             mode: Some(mode.to_owned()),
             owner: Some(FileOwner { uid, gid }),
+            notify: None,
         })
+    }
+
+    /// With a unit that reads the last file.
+    #[must_use]
+    pub fn notify(mut self, unit: &str, action: NotifyAction) -> Self {
+        let files = self.0.spec.config.files.get_or_insert_default();
+        if let Some(file) = files.0.last_mut() {
+            let unit = unit.to_owned();
+            let notify = file.notify.get_or_insert_default();
+            notify.push(Notify { unit, action });
+        }
+        self
     }
 
     fn whole(mut self, file: File) -> Self {
@@ -174,7 +207,12 @@ impl Draft {
                 .filter(|state| state.spec.releases.iter().any(|one| one.uid == uid))
                 .map(name)
                 .collect();
-            let there = status.state == Some(self.end(expected.is_empty()))
+            let end = if expected.is_empty() {
+                State::NoNodes
+            } else {
+                State::Applied
+            };
+            let there = status.state == Some(end)
                 && status.observed_generation == generation
                 && status.targeted as usize == expected.len();
             if there && on == expected && leaving.is_empty() {
@@ -185,15 +223,6 @@ impl Draft {
             )))
         })
         .await
-    }
-
-    /// The state that it ends in. Nothing tells Docker to reread its settings yet.
-    fn end(&self, nowhere: bool) -> State {
-        match &self.0.spec.config.docker {
-            _ if nowhere => State::NoNodes,
-            Some(_) => State::PendingReload,
-            None => State::Applied,
-        }
     }
 
     /// Asks for another try where it is held, as a user does.

@@ -11,6 +11,7 @@
 //! | `verdict` | every known value gets its verdict, and no rule is there for nothing |
 //! | `round` | what is rendered reads back as what was meant, also where the guard would refuse it |
 //! | `broken` | the tests of `round` fail when a renderer is broken |
+//! | `plain` | the same, of the blocks whose values have a closed grammar |
 //! | `again` | twice is as once |
 //! | `order` | the order of layers does not matter |
 //! | `hop` | operator and agent come to the same verdict |
@@ -34,6 +35,8 @@ mod grammar;
 mod hop;
 #[path = "guard/order.rs"]
 mod order;
+#[path = "guard/plain.rs"]
+mod plain;
 #[path = "guard/render.rs"]
 mod render;
 #[path = "guard/round.rs"]

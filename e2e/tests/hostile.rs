@@ -12,7 +12,7 @@ use edict_core::config::{Config, Docker};
 use edict_core::content::Contents;
 use edict_core::digest;
 use edict_core::guard::Policy;
-use edict_core::layer::{DeletionPolicy, Layer};
+use edict_core::layer::{DeletionPolicy, Layer, Restarts};
 use edict_core::wire::{Outcome, Push};
 use edict_crds::{NodeConfig, NodeState, Role};
 use k8s_openapi::jiff::Timestamp;
@@ -163,7 +163,8 @@ async fn nowhere(ctx: &Context, name: &str) -> Result<()> {
 
 #[tokio::test]
 async fn the_agent_refuses_what_came_past_both() -> Result<()> {
-    e2e::test("hostile-agent", async |ctx| {
+    // It holds many configurations.
+    Box::pin(e2e::test("hostile-agent", async |ctx| {
         let node = ctx.workers().remove(0);
         let nodes = std::slice::from_ref(&node);
         let before = Trees::of(nodes).await?;
@@ -253,7 +254,7 @@ async fn the_agent_refuses_what_came_past_both() -> Result<()> {
             .await?;
         ensure!(outside.is_empty(), "{outside}");
         Ok(())
-    })
+    }))
     .await
 }
 
@@ -265,6 +266,8 @@ fn layer(config: Config) -> Layer {
         created: Timestamp::UNIX_EPOCH,
         digest: digest::of(&config),
         deletion_policy: DeletionPolicy::Retain,
+        restarts: Restarts::Allowed,
+        drift: edict_core::layer::Drift::Correct,
         retry: None,
         config,
         contents: Contents::default(),
@@ -276,6 +279,7 @@ fn mirror(url: &str) -> Config {
         docker: Some(Docker {
             registry_mirrors: Some(vec![url.to_owned()]),
             insecure_registries: None,
+            ..Docker::default()
         }),
         ..Config::default()
     }
@@ -289,6 +293,7 @@ fn file(path: &str) -> Config {
             content_from: None,
             mode: None,
             owner: None,
+            notify: None,
         }])),
         ..Config::default()
     }

@@ -46,7 +46,7 @@ async fn mistakes_are_refused_at_admission() -> Result<()> {
                 "spec.target.selector.matchExpressions[0]",
                 "In and NotIn need values",
             ),
-            (json!({"target": all()}), "spec", "there is nothing to configure: give containerd, docker or files"),
+            (json!({"target": all()}), "spec", "there is nothing to configure: give one of caCertificates, containerd, dns, docker, files, hosts, limits, modules, ntp, proxy, sysctl, units"),
             (file("etc/motd"), "spec.files[0].path", "must be an absolute path under /etc/"),
             (file("/opt/motd"), "spec.files[0].path", "must be an absolute path under /etc/"),
             (file("/etc/edict/../motd"), "spec.files[0].path", "must not have '.' or '..' in it"),
@@ -189,7 +189,7 @@ async fn links_that_lead_astray_are_not_followed() -> Result<()> {
         for node in &workers {
             node.remove(&link).await?;
         }
-        all_applied(&ctx, State::Applied).await?;
+        all_applied(&ctx).await?;
         served(&ctx, &path, "astray\n", &[]).await
     })
     .await
@@ -215,7 +215,7 @@ async fn a_daemon_json_that_is_none_is_left_alone() -> Result<()> {
         draft.apply(&ctx).await?;
         let count = u32::try_from(ctx.nodes().len())?;
         let status = status::reach(&ctx, &ctx.name, "two to fail", JUDGED, |status| {
-            (status.pending, status.failed) == (count - 2, 2)
+            (status.applied, status.failed) == (count - 2, 2)
         })
         .await?;
         said(
@@ -244,7 +244,7 @@ async fn a_daemon_json_that_is_none_is_left_alone() -> Result<()> {
             node.write(DAEMON, b"{\n  \"debug\": true\n}\n", 0o640, 0, 0)
                 .await?;
         }
-        all_applied(&ctx, State::PendingReload).await?;
+        all_applied(&ctx).await?;
         for node in ctx.nodes() {
             mirrored(node, mirror).await?;
         }
@@ -294,9 +294,9 @@ async fn served(ctx: &Context, path: &str, content: &str, but: &[&Node]) -> Resu
 }
 
 /// Waits until all nodes are there, without anybody's doing.
-async fn all_applied(ctx: &Context, end: State) -> Result<()> {
+async fn all_applied(ctx: &Context) -> Result<()> {
     let all = status::reach(ctx, &ctx.name, "all nodes", MENDED, |status| {
-        status.state == Some(end) && status.failed == 0 && status.unreachable == 0
+        status.state == Some(State::Applied) && status.failed == 0 && status.unreachable == 0
     });
     all.await?;
     Ok(())

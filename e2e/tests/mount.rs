@@ -4,7 +4,7 @@
 use anyhow::{Context as _, Result, ensure};
 use e2e::hostfile::same_on;
 use e2e::nodeconfig::named;
-use e2e::{Draft, Node, Trees};
+use e2e::{Draft, Trees};
 use edict_crds::NodeState;
 use kube::Api;
 
@@ -17,7 +17,7 @@ async fn hosts_is_written_in_place() -> Result<()> {
         let node = &here[0];
         node.run(&["mountpoint", HOSTS]).await?;
         let before = Trees::of(ctx.nodes()).await?;
-        let (original, was) = (node.read(HOSTS).await?, identity(node).await?);
+        let (original, was) = (node.read(HOSTS).await?, node.identity(HOSTS).await?);
         let original = original.with_context(|| format!("{} has no {HOSTS}", node.name))?;
         // The node goes on working: its own lines stay.
         let own = String::from_utf8(original.clone())?;
@@ -30,7 +30,7 @@ async fn hosts_is_written_in_place() -> Result<()> {
             draft.settle(&ctx, here).await?;
             same_on(here, HOSTS, content).await?;
             ensure!(
-                identity(node).await? == was,
+                node.identity(HOSTS).await? == was,
                 "{HOSTS} is another file, or someone else's: {was} before"
             );
             let states: Api<NodeState> = Api::all(ctx.client.clone());
@@ -50,13 +50,11 @@ async fn hosts_is_written_in_place() -> Result<()> {
 
         draft.delete(&ctx).await?;
         same_on(here, HOSTS, &original).await?;
-        ensure!(identity(node).await? == was, "{HOSTS} is another file now");
+        ensure!(
+            node.identity(HOSTS).await? == was,
+            "{HOSTS} is another file now"
+        );
         before.unchanged(ctx.nodes()).await
     })
     .await
-}
-
-/// What stays the same when a file is written over: inode, device, mode and owner.
-async fn identity(node: &Node) -> Result<String> {
-    node.run(&["stat", "--format=%i %d %a %u:%g", HOSTS]).await
 }

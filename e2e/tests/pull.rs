@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use e2e::install::NAMESPACE;
-use e2e::nodeconfig::role;
+use e2e::nodeconfig::{named, role};
 use e2e::registry::{PASSWORD, USER};
 use e2e::wait::{self, Seen};
 use e2e::{Context, Draft, Node, Registry, Seed, Trees};
@@ -70,6 +70,55 @@ async fn an_image_that_only_the_mirror_has() -> Result<()> {
         before.unchanged(ctx.nodes()).await?;
         third.start().await?;
         third.is_refused(&["connection refused"]).await
+    })
+    .await
+}
+
+/// What a node trusts altogether is what containerd trusts, once it is restarted for it.
+#[tokio::test]
+async fn a_registry_whose_authority_the_node_trusts() -> Result<()> {
+    e2e::test("pull-trusted", async |ctx| {
+        let before = Trees::of(ctx.nodes()).await?;
+        let registry = Registry::start(&ctx).await?;
+        let seed = Seed::make(&ctx).await?;
+        let tags = ["first", "second", "third"].map(|tag| format!("{REPOSITORY}:{tag}"));
+        registry.push(&ctx, &seed, &tags).await?;
+        seed.remove().await?;
+        let here = [ctx.masters().remove(0), ctx.workers().remove(0)];
+        let [first, second, third] = tags.map(|tag| Puller {
+            ctx: &ctx,
+            registry: &registry,
+            nodes: here.clone(),
+            image: format!("{HOST}/{tag}"),
+        });
+        credentials(&ctx, PASSWORD).await?;
+        let target = named(&here);
+        let mirror = json!({"registries": [{"host": HOST, "mirrors": [{
+            "url": registry.url,
+            "credentialsFrom": {"secretRef": {"name": ctx.name}},
+        }]}]});
+        let mirror = Draft::new(&ctx.name, target.clone()).block("containerd", &mirror);
+        mirror.settle(&ctx, &here).await?;
+        let unknown = ["certificate signed by unknown authority"];
+        first.start().await?;
+        first.is_refused(&unknown).await?;
+
+        let trust = json!({
+            "appliesTo": ["Containerd"],
+            "certificates": [{"ca": registry.authority}],
+        });
+        let trust = Draft::new(&format!("{}-ca", ctx.name), target).block("caCertificates", &trust);
+        trust.settle(&ctx, &here).await?;
+        ctx.ready(&here).await?;
+        second.start().await?;
+        second.ends_with(&seed.word).await?;
+
+        trust.delete(&ctx).await?;
+        ctx.ready(&here).await?;
+        third.start().await?;
+        third.is_refused(&unknown).await?;
+        mirror.delete(&ctx).await?;
+        before.unchanged(ctx.nodes()).await
     })
     .await
 }

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use edict_core::guard::rule;
+use edict_core::guard::value::drop_in::SETTINGS;
 
 const BEGIN: &str = "from core/src/guard/rule.rs -->\n";
 const END: &str = "<!-- end of rules -->";
@@ -42,4 +43,18 @@ fn the_readme_has_every_rule() {
         "the README's table of rules is not that of core/src/guard/rule.rs: \
          run `EDICT_UPDATE=1 cargo test -p e2e --test readme` and commit it"
     );
+}
+
+#[test]
+fn the_readme_has_every_setting_of_a_service() {
+    let readme = include_str!("../../README.md");
+    let begin = readme.find("The `settings` of `units` are these");
+    let text = begin.map_or("", |at| &readme[at..]);
+    let text = text.split("\n\n").next().unwrap_or_default();
+    let missing = SETTINGS.iter().filter(|setting| {
+        let name = format!("`{}`", setting.name);
+        !text.contains(&name)
+    });
+    let missing: Vec<_> = missing.map(|setting| setting.name).collect();
+    assert!(missing.is_empty(), "not in the README: {missing:?}");
 }

@@ -225,7 +225,8 @@ async fn every_foreign_change_is_said() -> Result<()> {
         let (here, path) = begin(&ctx).await?;
         for name in ["first", "second"] {
             let draft = Draft::new(&format!("{}-{name}", ctx.name), named(&here))
-                .file(&path(name), "by Edict\n");
+                .file(&path(name), "by Edict\n")
+                .reports();
             ctx.plant(&here[0], &path(name), b"own\n", 0o644).await?;
             draft.settle(&ctx, &here).await?;
             here[0].write(&path(name), b"theirs\n", 0o644, 0, 0).await?;
@@ -320,6 +321,7 @@ async fn changed_by_others(
     ctx.plant(node, DAEMON, own, 0o644).await?;
     let mut draft = Draft::new(&ctx.name, named(here))
         .policy(policy)
+        .reports()
         .mirrors(&["https://ours.example.com"])
         .insecure(&["ours.example.com"]);
     for file in ["changed", "untouched"] {

@@ -12,7 +12,7 @@ use edict_core::config::{Config, Docker};
 use edict_core::content::Contents;
 use edict_core::digest;
 use edict_core::guard::Policy;
-use edict_core::layer::{DeletionPolicy, Layer};
+use edict_core::layer::{DeletionPolicy, Layer, Restarts};
 use edict_core::wire::{self, AGENT_NAME, OPERATOR_NAME, Push};
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::jiff::Timestamp;
@@ -34,15 +34,17 @@ fn push(node: &str) -> Push {
         docker: Some(Docker {
             registry_mirrors: Some(vec!["https://trust.example.com".to_owned()]),
             insecure_registries: None,
+            ..Docker::default()
         }),
-        containerd: None,
         files: Some(Files(vec![File {
             path: "/etc/edict/trust/pushed".to_owned(),
             content: Some("pushed\n".to_owned()),
             content_from: None,
             mode: None,
             owner: None,
+            notify: None,
         }])),
+        ..Config::default()
     };
     let layer = Layer {
         uid: "00000000-0000-0000-0000-000000000000".to_owned(),
@@ -51,6 +53,8 @@ fn push(node: &str) -> Push {
         created: Timestamp::UNIX_EPOCH,
         digest: digest::of(&config),
         deletion_policy: DeletionPolicy::Restore,
+        restarts: Restarts::Allowed,
+        drift: edict_core::layer::Drift::Correct,
         retry: None,
         config,
         contents: Contents::default(),
@@ -271,7 +275,7 @@ fn issue(
 }
 
 #[tokio::test]
-async fn an_agent_is_given_nothing_but_etc() -> Result<()> {
+async fn an_agent_is_given_nothing_but_etc_and_systemds_socket() -> Result<()> {
     e2e::test("trust-pod", async |ctx| {
         for node in ctx.nodes() {
             let pod = agent::pod(&ctx.client, &node.name).await?;
@@ -294,9 +298,17 @@ async fn an_agent_is_given_nothing_but_etc() -> Result<()> {
                 .iter()
                 .filter_map(|volume| volume["hostPath"]["path"].as_str())
                 .collect();
-            ensure!(folders == ["/etc", "/var/lib/edict"].into(), "{folders:?}");
+            let wanted = ["/etc", "/var/lib/edict", "/run/systemd"].into();
+            ensure!(folders == wanted, "{folders:?}");
             let containers = pod["containers"].as_array().context("it has containers")?;
             ensure!(containers.len() == 1, "{containers:?}");
+            let mounts = containers[0]["volumeMounts"].as_array();
+            let mut systemd = mounts.into_iter().flatten();
+            let systemd = systemd.find(|mount| mount["mountPath"] == "/run/systemd");
+            ensure!(
+                systemd.is_some_and(|mount| mount["readOnly"] == true),
+                "{mounts:?}"
+            );
             let mounts = containers[0]["volumeMounts"].to_string();
             ensure!(!mounts.contains("serviceaccount"), "{mounts}");
             let rights = &containers[0]["securityContext"];

@@ -5,8 +5,10 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use e2e::image::{Images, checkout};
 use e2e::settings::{Settings, version};
-use e2e::{Context, Draft, install, nodeconfig, wait};
+use e2e::{Context, Draft, install, nodeconfig, status, wait};
+use edict_core::config::NotifyAction;
 use edict_crds::Role;
+use edict_crds::nodeconfig::State;
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 use kube::api::ListParams;
@@ -66,6 +68,31 @@ async fn works(ctx: &Context, with: &str) -> Result<()> {
     ctx.given_back(&path, CHANGED).await
 }
 
+/// What the agents do not know is not sent to them, and the status says so.
+async fn too_old(ctx: &Context) -> Result<()> {
+    let name = format!("{}-newer", ctx.name);
+    let path = format!("/etc/edict/{}/newer", ctx.name);
+    let newer = Draft::new(&name, nodeconfig::role(Role::All))
+        .file(&path, "newer\n")
+        .notify("none.service", NotifyAction::Reload);
+    newer.apply(ctx).await?;
+    let status = status::reach(ctx, &name, "all to be too old", CHANGED, |status| {
+        status.state == Some(State::Failed) && status.failed as usize == ctx.nodes().len()
+    });
+    let status = status.await?;
+    let said = "the agent does not know files.notify";
+    ensure!(status.message.contains(said), "{}", status.message);
+    ensure!(
+        status.message.contains("update the Fleet's agent image"),
+        "{}",
+        status.message
+    );
+    for (node, found) in ctx.read_all(ctx.nodes(), &path).await? {
+        ensure!(found.is_none(), "{node}: {found:?}");
+    }
+    newer.delete(ctx).await
+}
+
 #[tokio::test]
 async fn from_the_release_before_and_back() -> Result<()> {
     e2e::test("upgrade", async |ctx| {
@@ -92,6 +119,7 @@ async fn from_the_release_before_and_back() -> Result<()> {
             };
             install::replace(&settings, &ctx.cluster, &mixed, "deploy").await?;
             works(&ctx, "old-agents").await?;
+            too_old(&ctx).await?;
             kept.holds(&ctx).await
         };
         let outcome = body.await;

@@ -5,12 +5,13 @@
 //! [`input`] says how an input is written.
 
 mod input;
+mod plain;
+mod proxies;
 mod registries;
 
 use edict_core::config::{Config, Docker};
 use edict_core::content::{Contents, Kind, Source};
 use edict_core::guard::{Policy, Violation, text, value};
-use edict_core::json;
 use edict_core::resource::{self, Keys, Resource};
 use serde_json::{Map, Value};
 
@@ -105,14 +106,9 @@ fn hides_credentials(part: &str) {
     }
 }
 
-/// What is not in a configuration yet is judged as well, and does not panic.
+/// Types by themselves judge anything, and do not panic.
 fn judges(text: &str) {
-    for judge in [
-        value::no_proxy,
-        value::proxy,
-        value::sysctl_key,
-        value::sysctl_value,
-    ] {
+    for judge in [value::sysctl_key, value::sysctl_value] {
         let rules = judge(text);
         // Each of them is one line in a file of lines.
         assert!(
@@ -133,20 +129,44 @@ fn reads_back(config: &Config, contents: &Contents, policy: &Policy) {
     let mut files = Vec::new();
     let mut keys = expected_keys(config);
     let mut settings = 0;
+    let mut environment = None;
+    let (mut sysctls, mut live_values) = (0, 0);
     for (block, resource) in &resources {
         match resource {
             Resource::File(file) => {
                 is_allowed(&file.path, policy);
                 files.push((*block, file));
             }
+            Resource::Keys(found) if *block == "sysctl" => {
+                let settings = config.sysctl.as_ref().map(|sysctl| sysctl.0.len());
+                assert_eq!(Some(found.values.len()), settings);
+                sysctls = found.values.len();
+            }
+            Resource::Keys(found) if plain::BLOCKS.contains(block) => plain::is_its_own(found),
+            Resource::Keys(found) if *block == "proxy" => environment = Some(found),
             Resource::Keys(found) => {
                 assert_eq!(found.path, "/etc/docker/daemon.json");
                 sets_exactly(found, &std::mem::take(&mut keys));
             }
+            Resource::Live(live) => {
+                let rest = live
+                    .path
+                    .strip_prefix("/proc/sys/")
+                    .expect("it is a setting");
+                let mut names = rest.split('/');
+                assert!(
+                    names.all(|name| !matches!(name, "" | "." | "..")),
+                    "{rest:?}"
+                );
+                assert!(live.value.chars().all(is_visible), "{:?}", live.value);
+                live_values += 1;
+            }
             Resource::Unit(_) => {}
+            Resource::Setting(_) if *block == "ntp" => {}
             Resource::Setting(_) => settings += 1,
         }
     }
+    assert_eq!(sysctls, live_values);
     assert!(keys.is_empty(), "every key that was asked for: {keys:?}");
     let of = |name| {
         let of_block = files.iter().filter(move |(block, _)| *block == name);
@@ -156,7 +176,12 @@ fn reads_back(config: &Config, contents: &Contents, policy: &Policy) {
     let registries = of("containerd");
     registries::are_those_asked_for(config, contents, &registries);
     assert_eq!(settings, usize::from(!registries.is_empty()));
-    assert_eq!(files.len(), of("files").len() + registries.len());
+    let proxies = of("proxy");
+    proxies::are_those_asked_for(config, &proxies, environment);
+    let plain: Vec<_> = plain::BLOCKS.into_iter().flat_map(of).collect();
+    plain::are_those_asked_for(config, &plain);
+    let known = [of("files"), registries, proxies, plain].concat();
+    assert_eq!(files.len(), known.len());
 }
 
 fn are_those_asked_for(config: &Config, contents: &Contents, found: &[&resource::File]) {
@@ -186,6 +211,8 @@ fn expected_keys(config: &Config) -> Map<String, Value> {
     let Some(Docker {
         registry_mirrors,
         insecure_registries,
+        // Numbers and words of a list: no text to attack with.
+        ..
     }) = &config.docker
     else {
         return Map::new();
@@ -203,7 +230,10 @@ fn sets_exactly(keys: &Keys, expected: &Map<String, Value>) {
     for before in ["", BY_HAND] {
         let mut after = before.to_owned();
         for (key, value) in &keys.values {
-            after = json::set(&after, key, value).expect("the file before is JSON");
+            after = keys
+                .format
+                .set(&after, key, value)
+                .expect("the file before is JSON");
         }
         let mut whole: Map<String, Value> = serde_json::from_str(before).unwrap_or_default();
         whole.extend(expected.clone());

@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use edict_core::json::{self, Error};
+use edict_core::format::json::{self, Error};
 use edict_core::resource::KeyPath;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};

@@ -23,8 +23,9 @@ const CONNECT: Duration = Duration::from_secs(3);
 const HELLO: Duration = Duration::from_secs(5);
 /// How long an agent may be silent during a push: one transaction, on a slow disk.
 const SILENCE: Duration = Duration::from_mins(1);
-/// How long a push may take in all: one that says a little now and then holds up the others.
-const PUSH: Duration = Duration::from_mins(5);
+/// How long a push may take in all: one that says a little now and then holds up the others. Long
+/// enough for a few units that take as long as systemd lets them.
+const PUSH: Duration = Duration::from_mins(10);
 
 /// Why an agent could not be asked.
 #[derive(Debug, thiserror::Error)]
@@ -97,6 +98,28 @@ impl Agent {
             .map_err(|_| Error::Silent(HELLO))?
     }
 
+    /// Waits until what the agent knows of drift has changed since it was counted as `seen`. Says so
+    /// also where nothing has for a while.
+    pub fn drifts(&self, seen: u64) -> impl Future<Output = Result<u64, Error>> + use<> {
+        let mut agent = Self {
+            sender: self.sender.clone(),
+            work: None,
+        };
+        let asking = async move {
+            let path = format!("{}/{seen}", wire::DRIFTS);
+            let response = agent.send(Method::GET, &path, Bytes::new()).await?;
+            let body = Limited::new(response, wire::MESSAGE_MAX).collect().await;
+            let body = body
+                .map_err(|error| Error::Connection(error.to_string()))?
+                .to_bytes();
+            serde_json::from_slice(&body).map_err(|error| Error::Garbled(error.to_string()))
+        };
+        async {
+            let answer = tokio::time::timeout(SILENCE, asking).await;
+            answer.map_err(|_| Error::Silent(SILENCE))?
+        }
+    }
+
     /// Pushes a desired state; `each` hears every event as it comes.
     pub async fn push(&mut self, push: &Push, each: impl FnMut(&Event)) -> Result<Report, Error> {
         let pushing = self.push_slowly(push, each);
@@ -134,6 +157,10 @@ impl Agent {
             while let Some(end) = buffer[begin..].iter().position(|byte| *byte == b'\n') {
                 let line: Vec<u8> = buffer.drain(..=begin + end).collect();
                 begin = 0;
+                // The agent waits for something.
+                if line == b"\n" {
+                    continue;
+                }
                 let event =
                     wire::decode(&line).map_err(|refusal| Error::Garbled(refusal.message))?;
                 each(&event);

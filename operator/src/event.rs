@@ -25,6 +25,8 @@ pub mod reason {
     pub const APPLIED: &str = "Applied";
     /// Files are written, a daemon has yet to reread them.
     pub const PENDING_RELOAD: &str = "PendingReload";
+    /// Written everywhere; a unit has yet to be restarted.
+    pub const PENDING_RESTART: &str = "PendingRestart";
     /// The files are written; a program on the node is set up not to read them.
     pub const UNREAD: &str = "Unread";
     /// A rule refuses the configuration.
@@ -35,6 +37,8 @@ pub mod reason {
     pub const HELD: &str = "Held";
     /// Another `NodeConfig` has some of what this one wants.
     pub const CONFLICT: &str = "Conflict";
+    /// Somebody else has changed something on a node.
+    pub const DRIFT: &str = "Drift";
     /// An agent does not answer.
     pub const UNREACHABLE: &str = "Unreachable";
     /// An agent answers again.

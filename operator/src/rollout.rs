@@ -389,6 +389,9 @@ impl Rollout {
                 Some(State::PendingReload) => {
                     (false, reason::PENDING_RELOAD, status.message.clone())
                 }
+                Some(State::PendingRestart) => {
+                    (false, reason::PENDING_RESTART, status.message.clone())
+                }
                 Some(State::Unread) => (true, reason::UNREAD, status.message.clone()),
                 Some(State::Refused) => (true, reason::REFUSED, status.message.clone()),
                 Some(State::Failed) => (true, reason::FAILED, status.message.clone()),

@@ -81,6 +81,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         }
         Some(epoch) = fenced.recv() => {
             term.over.cancel();
+            parts.shutdown().await;
             // Where another operator holds the Lease there is nothing to skip.
             let skipped = leadership.skip(epoch).await;
             Err(anyhow::anyhow!(
@@ -90,19 +91,19 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
             ))
         }
     };
+    term.stop.cancel();
+    // From here on nothing is planned; what is being pushed is heard out below.
+    parts.shutdown().await;
     match &ended {
         Ok(()) => tracing::info!("stopping"),
         Err(error) => tracing::error!(error = format!("{error:#}"), "stopping"),
     }
-    term.stop.cancel();
     let leadership = if term.over.is_cancelled() {
         leadership.abandon().await;
         None
     } else {
         Some(leadership)
     };
-    // Nothing is planned any more; what is being pushed is heard out.
-    parts.shutdown().await;
     match tokio::time::timeout(LAST_PUSHES, nodes).await {
         Ok(Ok(Ok(()))) => {}
         Ok(ended) => {

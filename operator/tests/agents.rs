@@ -123,7 +123,10 @@ async fn one_that_answers_what_makes_no_sense() {
             "{said}"
         );
     }
-    for text in ["\n", "{}\n", "nothing\n", "{\"done\": 1}\n"] {
+    // An empty line is said while nothing happens.
+    let error = pushed(whole("\n")).await.unwrap_err();
+    assert!(matches!(error, Error::Connection(_)), "{error}");
+    for text in ["{}\n", "nothing\n", "{\"done\": 1}\n"] {
         let error = pushed(whole(text)).await.unwrap_err();
         assert!(matches!(error, Error::Garbled(_)), "{text:?}: {error}");
     }

@@ -19,6 +19,7 @@
 //! | `absence` | nothing leaves a node but by a release, and whatever is to leave does |
 //! | `finalizer` | a deleted `NodeConfig` goes, in time and not too soon |
 //! | `lead` | whoever leads no more ends, after what is being pushed |
+//! | `drift` | what somebody changes on a node is said as soon as its agent says it, and once |
 //! | `crash` | whatever an operator wrote last, the next one goes on |
 //!
 //! What the operators of a run said is kept under `target/tmp/api/`.
@@ -55,6 +56,8 @@ mod absence;
 mod answers;
 #[path = "api/crash.rs"]
 mod crash;
+#[path = "api/drift.rs"]
+mod drift;
 #[path = "api/empty.rs"]
 mod empty;
 #[path = "api/finalizer.rs"]

@@ -4,13 +4,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
-use edict_core::guard::path::ROOT;
-use edict_core::resource::{Owner, is_under};
+use edict_core::resource::{Action, is_under};
 use edict_core::wire::{Event, Push, Report, Written};
 
 use super::round::Round;
 use super::{Agent, locked};
-use crate::host::{Entry, Found, Host, Seen, Staged, Whole};
+use crate::host::{Entry, Found, Seen, View, Whole};
 use crate::plan::Plan;
 use crate::state::{self, State, resolution};
 
@@ -21,6 +20,8 @@ pub struct Dry {
     pub report: Report,
     /// Each file that would be another one afterwards.
     pub changes: Vec<Change>,
+    /// What would be done with units, by name.
+    pub units: BTreeMap<String, Action>,
 }
 
 /// What would become of a file.
@@ -72,15 +73,16 @@ impl Agent {
         }
         let overlay = round.overlay.unwrap_or_default();
         let changes = overlay.changes.into_values();
-        let changes = changes.filter(|change| change.before != change.after);
+        let mut changes: Vec<_> = changes
+            .filter(|change| change.before != change.after)
+            .collect();
+        for change in &mut changes {
+            change.secret = secret.contains(&change.path);
+        }
         Ok(Dry {
             report,
-            changes: changes
-                .map(|change| Change {
-                    secret: secret.contains(&change.path),
-                    ..change
-                })
-                .collect(),
+            changes,
+            units: round.orders,
         })
     }
 }
@@ -94,7 +96,7 @@ fn secrets(state: &State) -> Vec<String> {
 
 /// A host as it is once everything so far is done.
 pub(super) struct Over<'a> {
-    pub(super) host: &'a dyn Host,
+    pub(super) host: &'a dyn View,
     pub(super) overlay: &'a Overlay,
 }
 
@@ -122,8 +124,25 @@ impl Over<'_> {
     }
 }
 
-/// Reads; who writes is stopped before it comes here.
-impl Host for Over<'_> {
+impl View for Over<'_> {
+    fn look_all(&self, paths: &BTreeSet<String>) -> BTreeMap<String, io::Result<Seen>> {
+        let own = |path: &String| {
+            let changed = self.overlay.changes.contains_key(path);
+            changed || self.is_made(path) || self.is_gone(path)
+        };
+        let (own, rest): (BTreeSet<_>, BTreeSet<_>) = paths.iter().cloned().partition(own);
+        let mut seen = self.host.look_all(&rest);
+        seen.extend(own.into_iter().map(|path| {
+            let look = self.look(&path);
+            (path, look)
+        }));
+        seen
+    }
+
+    fn is_live(&self) -> bool {
+        self.host.is_live()
+    }
+
     fn entry(&self, path: &str) -> io::Result<Entry> {
         match self.overlay.changes.get(path) {
             Some(Change { after: Some(_), .. }) => Ok(Entry::File),
@@ -162,61 +181,11 @@ impl Host for Over<'_> {
             _ if self.is_gone(path) => (Found::Absent, false),
             _ => return self.host.look(path),
         };
-        let mut missing = Vec::new();
-        for (at, _) in path.match_indices('/').filter(|(at, _)| *at > ROOT.len()) {
-            if self.entry(&path[..at])? != Entry::Folder {
-                missing.push(path[..at].to_owned());
-            }
-        }
         Ok(Seen {
             found,
-            missing,
+            missing: self.missing(path)?,
             mount_point: in_place,
         })
-    }
-
-    fn owner(&self) -> Owner {
-        self.host.owner()
-    }
-
-    fn make_folder(&self, _: &str) -> io::Result<()> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-
-    fn remove_folder(&self, _: &str) -> io::Result<bool> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-
-    fn stage(&self, _: &str, _: &Whole) -> io::Result<Staged> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-
-    fn publish(&self, _: &Staged) -> io::Result<()> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-
-    fn discard(&self, _: &Staged) -> io::Result<()> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-
-    fn overwrite(&self, _: &str, _: &Whole) -> io::Result<()> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-
-    fn remove(&self, _: &str) -> io::Result<()> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-
-    fn sweep(&self, _: &str) -> io::Result<()> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-
-    fn sync(&self, _: &str) -> io::Result<()> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-
-    fn sync_all(&self) -> io::Result<()> {
-        Err(io::ErrorKind::Unsupported.into())
     }
 }
 

@@ -1,7 +1,8 @@
 //! Why a transaction did not happen.
 
+use super::activate;
 use crate::host::explain;
-use crate::{commit, plan, state};
+use crate::{commit, plan, state, units};
 
 /// Why a transaction did not happen.
 #[derive(Debug, thiserror::Error)]
@@ -12,6 +13,11 @@ pub enum Error {
         path: String,
         source: std::io::Error,
     },
+    /// Modules that the kernel does not have; nothing was changed yet.
+    #[error(
+        "this node's kernel has no module {0} (asked by /sbin/modprobe): correct the name, or leave it out here"
+    )]
+    Modules(String),
     /// What was found can't be made safe.
     #[error("/etc can't be made safe on disk: {}", explain(.0))]
     Sync(std::io::Error),
@@ -21,27 +27,50 @@ pub enum Error {
     /// The host could not be changed.
     #[error(transparent)]
     Commit(#[from] commit::Error),
+    /// The units that read what is to change can't be asked about; nothing was changed yet.
+    #[error(transparent)]
+    Units(#[from] units::Error),
+    /// A unit does not run with it; the host was changed, and is as it was before.
+    #[error("{failure}; what was changed is put back{}", again(.sorry))]
+    Activate {
+        failure: activate::Failure,
+        /// What does not run even so.
+        sorry: Vec<String>,
+    },
     /// The state can't be read or written; nothing was changed yet.
     #[error(transparent)]
     State(#[from] state::Error),
     /// The state can't be written; the host was changed, and is as it was before.
     #[error("{0}; what was changed before it is put back")]
     PutBack(state::Error),
-    /// The state can't be written; the host was changed, and is not as it was before.
-    #[error("{state}; and what was changed can't be put back: {path}: {}", explain(.source))]
+    /// It did not end well; the host was changed, and is not as it was before.
+    #[error("{trouble}; and what was changed can't be put back: {path}: {}", explain(.source))]
     Left {
-        state: state::Error,
+        /// Why it was to be put back.
+        trouble: String,
         path: String,
         source: std::io::Error,
     },
+}
+
+fn again(sorry: &[String]) -> String {
+    if sorry.is_empty() {
+        return String::new();
+    }
+    format!(", and even so {}", sorry.join("; "))
 }
 
 impl Error {
     /// Whether anything on the host was changed, or may have been.
     pub fn was_begun(&self) -> bool {
         match self {
-            Self::Look { .. } | Self::Sync(_) | Self::Plan(_) | Self::State(_) => false,
-            Self::Commit(_) | Self::PutBack(_) | Self::Left { .. } => true,
+            Self::Look { .. }
+            | Self::Modules(_)
+            | Self::Sync(_)
+            | Self::Plan(_)
+            | Self::Units(_)
+            | Self::State(_) => false,
+            Self::Commit(_) | Self::Activate { .. } | Self::PutBack(_) | Self::Left { .. } => true,
         }
     }
 
@@ -49,7 +78,9 @@ impl Error {
     pub fn once_put_back(&self) -> String {
         match self {
             Self::Commit(error) => error.once_put_back(),
-            Self::Left { state, .. } => format!("{state}; what was changed before it is put back"),
+            Self::Left { trouble, .. } => {
+                format!("{trouble}; what was changed before it is put back")
+            }
             error => error.to_string(),
         }
     }

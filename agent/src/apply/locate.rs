@@ -6,10 +6,10 @@ use edict_core::guard::path::{check, off_limits};
 use edict_core::guard::rule::{self, Rule};
 use edict_core::guard::{Policy, Violation, text};
 use edict_core::layer::Layer;
-use edict_core::resource::Resource;
+use edict_core::resource::{Keys, Resource};
 
-use crate::host::Host;
 use crate::host::path::{self, resolve};
+use crate::host::{Found, View};
 use crate::ledger::{Ledger, Original};
 
 /// What was found out about the paths of a layer.
@@ -23,7 +23,7 @@ pub struct Located {
 
 /// Follows every path of a layer that passed the guard, and judges where it leads.
 pub fn locate(
-    host: &dyn Host,
+    host: &dyn View,
     ledger: &Ledger,
     layer: &Layer,
     policy: &Policy,
@@ -48,21 +48,36 @@ pub fn locate(
             Resource::File(file) => {
                 let real = located.follow(way, &file.path)?;
                 let twice = files.contains(&real).then_some(&rule::DUPLICATE);
-                for rule in check(&real, policy).into_iter().chain(twice) {
+                // The blocks know where they write, as long as it is there that this leads.
+                let rules = if block == "files" || real != file.path {
+                    check(&real, policy)
+                } else {
+                    off_limits(&real, &policy.protected)
+                };
+                for rule in rules.into_iter().chain(twice) {
                     let field = field(layer, block, &file.path);
                     located.violate(field, rule, &file.path, &real);
                 }
                 files.push(real);
             }
             Resource::Keys(keys) => {
-                let real = located.follow(way, &keys.path)?;
+                let real = located.follow_keys(way, &keys)?;
                 for rule in off_limits(&real, &policy.protected) {
                     located.violate(block.to_owned(), rule, &keys.path, &real);
                 }
             }
             Resource::Unit(unit) => {
-                for path in &unit.reads {
-                    located.follow(way, path)?;
+                for read in &unit.reads {
+                    located.follow(way, &read.path)?;
+                }
+            }
+            // The kernel has no symlinks there.
+            Resource::Live(live) if host.is_live() => {
+                located.paths.insert(live.path.clone(), live.path);
+            }
+            Resource::Live(live) => {
+                for read in &live.otherwise.reads {
+                    located.follow(way, &read.path)?;
                 }
             }
             Resource::Setting(_) => {}
@@ -74,11 +89,29 @@ pub fn locate(
 /// What paths are followed on, and which files on the way do not count.
 #[derive(Clone, Copy)]
 struct Way<'a> {
-    host: &'a dyn Host,
+    host: &'a dyn View,
     yields: &'a dyn Fn(&str) -> bool,
 }
 
 impl Located {
+    /// Where keys are: in the first of their places that is there. What is written as the path of the
+    /// first one means that from here on.
+    fn follow_keys(&mut self, way: Way<'_>, keys: &Keys) -> Result<String, path::Error> {
+        if !self.paths.contains_key(&keys.path) && !keys.elsewhere.is_empty() {
+            let places = std::iter::once(&*keys.path).chain(keys.elsewhere.iter().copied());
+            for path in places {
+                // One that is there and can't be used is said, not passed over: programs would read it.
+                let real = resolve(way.host, path, way.yields)?;
+                let seen = way.host.look(&real);
+                if seen.is_ok_and(|seen| seen.found != Found::Absent) {
+                    self.paths.insert(keys.path.clone(), real);
+                    break;
+                }
+            }
+        }
+        self.follow(way, &keys.path)
+    }
+
     fn follow(&mut self, way: Way<'_>, path: &str) -> Result<String, path::Error> {
         if let Some(real) = self.paths.get(path) {
             return Ok(real.clone());

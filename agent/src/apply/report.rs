@@ -1,32 +1,37 @@
 //! What the agent says about what it did.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use edict_core::guard::Violation;
 use edict_core::resolve::Resolution;
-use edict_core::resource::{Action, Resource, Unit};
+use edict_core::resource::{Action, KeyPath, Place, Resource, Unit};
 use edict_core::wire::{ResourceReport, Written};
 
+use super::transact::Changed;
 use crate::state::InForce;
 
-/// The units among `resources` that read a path for which `changed` holds.
-pub fn unread(resources: &[Resource], changed: impl Fn(&str) -> bool) -> Vec<Unit> {
+/// The units among `resources` that read a place for which `concerned` holds.
+pub fn reading(resources: &[Resource], concerned: &dyn Fn(&Place) -> bool) -> Vec<Unit> {
     let units = resources.iter().filter_map(|resource| match resource {
         Resource::Unit(unit) => Some(unit),
-        Resource::File(_) | Resource::Keys(_) | Resource::Setting(_) => None,
+        Resource::File(_) | Resource::Keys(_) | Resource::Live(_) | Resource::Setting(_) => None,
     });
     units
-        .filter(|unit| unit.reads.iter().any(|path| changed(path)))
+        .filter(|unit| unit.reads.iter().any(concerned))
         .cloned()
         .collect()
 }
 
-/// Whether the layer `uid` owns the file at `path` or keys in it.
-pub fn owns(resolution: &Resolution, uid: &str, path: &str) -> bool {
-    let file = resolution.files.get(path);
-    let keys = resolution.keys.get(path);
+/// Whether the layer `uid` owns this file, or this key, or keys in this file.
+pub fn owns(resolution: &Resolution, uid: &str, place: &Place) -> bool {
+    let file = resolution.files.get(&place.path);
+    let keys = resolution.keys.get(&place.path);
+    let values = keys.into_iter().flat_map(|keys| &keys.values);
+    let fits = |key: &KeyPath| place.key.as_ref().is_none_or(|wanted| wanted == key);
     file.is_some_and(|file| file.by == uid)
-        || keys.is_some_and(|keys| keys.values.values().any(|key| key.by == uid))
+        || values
+            .into_iter()
+            .any(|(key, owned)| fits(key) && owned.by == uid)
 }
 
 /// Everything that Edict has on the node.
@@ -67,35 +72,48 @@ pub fn resources(
     files.chain(keys).collect()
 }
 
-/// What was left as somebody else had changed it, in a sentence; empty when nothing was.
-pub fn left_alone(foreign: &[String]) -> String {
-    if foreign.is_empty() {
-        return String::new();
-    }
-    format!(
-        "somebody else changed and so left as found: {}",
-        foreign.join(", ")
-    )
+/// What was left as it was found, and why, in a sentence; empty when nothing was.
+pub fn left_alone(changed: &Changed) -> String {
+    let said = |what: &str, list: &[String]| match list {
+        [] => String::new(),
+        list => format!("{what}: {}", list.join(", ")),
+    };
+    sentences([
+        said(
+            "somebody else changed and so left as found",
+            &changed.foreign,
+        ),
+        said("can't be set back and so left", &changed.refused),
+        said(
+            "PendingReboot: these modules stay loaded until the node is started again",
+            &changed.loaded,
+        ),
+        said(
+            "PendingReboot: these modules have their parameters once the node is started again",
+            &changed.stale,
+        ),
+    ])
 }
 
-/// What has to be done by hand for now, in a sentence; empty when nothing has.
-pub fn to_reload(units: &[Unit]) -> String {
-    let sentence = |unit: &Unit| {
-        let Unit {
-            name,
-            action,
-            reads,
-        } = unit;
-        let verb = match action {
-            Action::Reload => "reload",
-            Action::Restart => "restart",
-        };
-        format!(
-            "{name} has yet to reread {}: {verb} it on the node",
-            reads.join(", ")
-        )
+/// What somebody else has to do, and why Edict does not, in a sentence.
+pub fn waits(unit: &Unit, why: &str) -> String {
+    let Unit {
+        name,
+        action,
+        gone: _,
+        reads,
+    } = unit;
+    let paths: BTreeSet<_> = reads.iter().map(|read| &*read.path).collect();
+    let paths = paths.into_iter().collect::<Vec<_>>().join(", ");
+    let (has, mend) = match action {
+        Action::Reread => (
+            "is yet to be run as it says in",
+            "run systemctl daemon-reload".to_owned(),
+        ),
+        Action::Reload => ("has yet to reread", format!("{action} it")),
+        Action::Restart => ("has yet to be restarted to read", format!("{action} it")),
     };
-    sentences(units.iter().map(sentence))
+    format!("{name} {has} {paths}, and {why}: {mend} on the node, or allow that")
 }
 
 /// What the guard refused, in a sentence.

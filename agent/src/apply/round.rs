@@ -5,18 +5,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use edict_core::guard::Policy;
 use edict_core::layer::{DeletionPolicy, Layer, digest};
 use edict_core::resolve::Resolution;
+use edict_core::resource::{Action, Unit};
 use edict_core::wire::{
     Event, LayerReport, Outcome, Push, Release, ReleaseReport, Report, Written,
 };
 
 use super::dry::{Over, Overlay};
 use super::error::Error;
-use super::{Agent, locate, locked, report, setting};
-use crate::commit::{self, Commit};
-use crate::host::{Host, Seen};
-use crate::ledger::{Ledger, Original};
-use crate::plan::{Facts, Plan, plan};
+use super::transact::Way;
+use super::{Agent, locate, locked, modules, report, setting};
+use crate::host::{View, is_setting};
 use crate::state::{self, InForce, State, resolution};
+use crate::units::{Active, Load, Manager, Shown};
 
 /// What is said of a layer whose digest is another one's.
 const OTHER_DIGEST: &str = "the digest is not that of the configuration: was it changed on its way, or \
@@ -24,12 +24,6 @@ const OTHER_DIGEST: &str = "the digest is not that of the configuration: was it 
 
 /// What is said of a layer while the node is not as it was before a change that failed.
 pub(super) const INTERRUPTED: &str = "an interrupted change of this node is not taken back yet";
-
-/// What a transaction did.
-struct Changed {
-    written: BTreeMap<String, Written>,
-    foreign: Vec<String>,
-}
 
 /// One push under way.
 pub(super) struct Round<'a> {
@@ -39,9 +33,11 @@ pub(super) struct Round<'a> {
     pub(super) wire: u32,
     pub(super) state: State,
     /// How each file was written in this round.
-    written: BTreeMap<String, Written>,
+    pub(super) written: BTreeMap<String, Written>,
     /// Takes every write, where nothing is to be written.
     pub(super) overlay: Option<Overlay>,
+    /// What units would be told, where nobody is.
+    pub(super) orders: BTreeMap<String, Action>,
 }
 
 impl<'a> Round<'a> {
@@ -56,6 +52,7 @@ impl<'a> Round<'a> {
             },
             written: BTreeMap::new(),
             overlay: None,
+            orders: BTreeMap::new(),
         }
     }
 
@@ -67,6 +64,8 @@ impl<'a> Round<'a> {
                 "an interrupted change can't be put back yet"
             );
         }
+        self.look_after_pending();
+        self.settle_debts();
         let mut report = Report {
             digest: push.digest.clone(),
             ..Report::default()
@@ -85,22 +84,6 @@ impl<'a> Round<'a> {
         }
         self.finish(&mut report);
         report
-    }
-
-    /// Takes back what an interrupted transaction did, by doing what the layers in force say.
-    pub(super) fn recover(&mut self) -> Result<(), Error> {
-        if !self.state.open {
-            return Ok(());
-        }
-        tracing::info!("taking back an interrupted change");
-        if self.overlay.is_none() {
-            // What is found as it should be may be so in memory only.
-            let safe = self.agent.host.sync_all();
-            safe.map_err(Error::Sync)?;
-        }
-        let everything: BTreeSet<_> = self.state.ledger.paths().cloned().collect();
-        self.transact(self.state.clone(), everything, DeletionPolicy::Restore)?;
-        Ok(())
     }
 
     fn release(&mut self, release: &Release) -> ReleaseReport {
@@ -126,16 +109,19 @@ impl<'a> Round<'a> {
             }
             return report;
         };
-        match self.transact(next, leaves.touches(), policy) {
+        match self.transact(next, leaves.touches(), policy, &Way::Back(BTreeMap::new())) {
             Ok(changed) => {
-                let unread = report::unread(&leaves.resources(), |path| {
-                    changed.written.contains_key(path)
+                let waits = report::reading(&leaves.resources(), &|read| {
+                    changed.written.contains_key(&read.path)
                 });
-                report.message = report::sentences([
-                    report::left_alone(&changed.foreign),
-                    report::to_reload(&unread),
-                ]);
-                report.foreign = changed.foreign;
+                let waits = self.waiting(waits);
+                report.message = report::sentences(
+                    [report::left_alone(&changed)]
+                        .into_iter()
+                        .chain(changed.sorry)
+                        .chain(waits.iter().map(|unit| self.waits(unit))),
+                );
+                report.foreign = [changed.foreign, changed.refused].concat();
             }
             Err(error) => {
                 report.done = false;
@@ -157,6 +143,7 @@ impl<'a> Round<'a> {
             violations: layer.check(&self.policy),
             conflicts: Vec::new(),
             pending: Vec::new(),
+            restart: false,
         };
         if layer.digest != digest(&layer.config, &layer.contents) {
             report.message.push_str(OTHER_DIGEST);
@@ -181,7 +168,19 @@ impl<'a> Round<'a> {
         report
     }
 
-    fn apply(&mut self, layer: &Layer, paths: BTreeMap<String, String>, report: &mut LayerReport) {
+    fn apply(
+        &mut self,
+        layer: &Layer,
+        mut paths: BTreeMap<String, String>,
+        report: &mut LayerReport,
+    ) {
+        if !self.on_host(|host| host.is_live())
+            && let Some(before) = self.state.layers.get(&layer.uid)
+        {
+            // What was set is not forgotten because nobody can be asked any more.
+            let set = before.paths.iter().filter(|(path, _)| is_setting(path));
+            paths.extend(set.map(|(path, real)| (path.clone(), real.clone())));
+        }
         let held = InForce {
             layer: Layer {
                 // Asking for another try changes nothing where none is needed.
@@ -190,21 +189,53 @@ impl<'a> Round<'a> {
             },
             paths,
         };
-        let mut touched = held.touches();
         let interrupted = self.state.open;
-        let mut next = self.state.clone();
-        if let Some(before) = next.layers.insert(layer.uid.clone(), held) {
-            touched.extend(before.touches());
+        let before = self.state.layers.get(&layer.uid);
+        let same = before.filter(|before| before.layer.digest == layer.digest);
+        if same.is_none()
+            && let Err(error) = self.has_modules(&held)
+        {
+            self.failed(layer, &error, interrupted, report);
+            return;
         }
+        // What somebody else has changed meanwhile may be only said.
+        let is_left =
+            !layer.drift.is_correct() && same.is_some_and(|same| same.paths == held.paths);
+        let mut touched = BTreeSet::new();
+        if !is_left {
+            touched.extend(held.touches());
+            touched.extend(before.into_iter().flat_map(InForce::touches));
+        }
+        let mut next = self.state.clone();
+        next.layers.insert(layer.uid.clone(), held);
         next.holds.remove(&layer.uid);
         // What a new revision leaves out is given back; the policy is for the layer as a whole.
-        match self.transact(next, touched, DeletionPolicy::Restore) {
+        let way = Way::Forward(layer.uid.clone());
+        match self.transact(next, touched, DeletionPolicy::Restore, &way) {
             Ok(changed) => {
                 report.outcome = Outcome::Applied;
-                report.message = report::left_alone(&changed.foreign);
+                report.message = report::left_alone(&changed);
             }
             Err(error) => self.failed(layer, &error, interrupted, report),
         }
+    }
+
+    /// That the kernel has the modules that a new revision brings in and that are to be loaded now. systemd
+    /// only logs it where it has not.
+    fn has_modules(&self, held: &InForce) -> Result<(), Error> {
+        let Some(units) = self.agent.manager.units() else {
+            return Ok(());
+        };
+        let resources = held.resources();
+        let names = modules::named(&resources);
+        if names.is_empty() || !held.layer.restarts.is_allowed() {
+            return Ok(());
+        }
+        let lacking = units.lacks(&names)?;
+        if lacking.is_empty() {
+            return Ok(());
+        }
+        Err(Error::Modules(lacking.join(", ")))
     }
 
     /// What of a report hangs on everything that is in force.
@@ -218,22 +249,30 @@ impl<'a> Round<'a> {
             .cloned()
             .collect();
         let resources = held.map_or_else(Vec::new, InForce::resources);
-        let unread = report::unread(&resources, |path| {
-            report::owns(resolution, &report.uid, path)
+        let reading = report::reading(&resources, &|read| {
+            report::owns(resolution, &report.uid, read)
         });
-        report.pending = unread.iter().map(|unit| unit.name.clone()).collect();
-        let good = matches!(report.outcome, Outcome::Applied | Outcome::PendingReload);
-        if good && !unread.is_empty() {
-            // Units are not reloaded by this release: it is never `Applied` then.
-            if report.outcome == Outcome::Applied {
-                let message = std::mem::take(&mut report.message);
-                report.message = report::sentences([message, report::to_reload(&unread)]);
-            }
-            report.outcome = Outcome::PendingReload;
-        }
-        if !good {
+        let idle = self.idle(&reading);
+        let waits = self.waiting(reading);
+        let names: BTreeSet<_> = waits.iter().map(|unit| unit.name.clone()).collect();
+        report.pending = names.into_iter().collect();
+        report.restart = waits.iter().any(|unit| unit.action == Action::Restart);
+        if !matches!(report.outcome, Outcome::Applied | Outcome::PendingReload) {
             return;
         }
+        let said = waits.iter().map(|unit| self.waits(unit)).chain(idle);
+        for sentence in said {
+            // It is completed again when all layers are there.
+            if !report.message.contains(&sentence) {
+                let message = std::mem::take(&mut report.message);
+                report.message = report::sentences([message, sentence]);
+            }
+        }
+        report.outcome = if waits.is_empty() {
+            Outcome::Applied
+        } else {
+            Outcome::PendingReload
+        };
         let settings = self.on_host(|host| setting::unmet(host, &resources));
         if !settings.is_empty() {
             let message = std::mem::take(&mut report.message);
@@ -242,8 +281,50 @@ impl<'a> Round<'a> {
         }
     }
 
+    /// The units that wait, among those that read something.
+    fn waiting(&self, mut units: Vec<Unit>) -> Vec<Unit> {
+        let pending = &self.state.pending;
+        units.retain(|unit| {
+            let waits = pending.get(&unit.name);
+            waits.is_some_and(|pending| pending.is_for(unit.action))
+        });
+        units
+    }
+
+    fn waits(&self, unit: &Unit) -> String {
+        let why = match &self.agent.manager {
+            Manager::OutOfReach(why) => why,
+            Manager::Runs(_) | Manager::Offline => "spec.restarts is Never",
+        };
+        report::waits(unit, why)
+    }
+
+    /// What is said of units that can't read anything on this node, or do not.
+    fn idle(&self, units: &[Unit]) -> Vec<String> {
+        let Some(manager) = self.agent.manager.units() else {
+            return Vec::new();
+        };
+        let names: BTreeSet<_> = units.iter().map(|unit| &unit.name).collect();
+        let shown = names.into_iter().map(|name| (name, manager.show(name)));
+        let sentence = |(name, shown): (&String, Result<Shown, _>)| {
+            let shown = shown.ok()?;
+            match shown.load {
+                Load::Loaded if shown.active == Active::Failed => {
+                    Some(format!("{name} has failed, and does not run"))
+                }
+                Load::Loaded if shown.active == Active::Inactive && !shown.oneshot => Some(
+                    format!("{name} does not run, and reads it when it is started"),
+                ),
+                Load::Loaded => None,
+                Load::Absent => Some(format!("{name} is not on this node")),
+                Load::Broken(how) => Some(format!("{name} can't run on this node: it is {how}")),
+            }
+        };
+        shown.filter_map(sentence).collect()
+    }
+
     /// Completes the report now that everything is done, and saves it.
-    fn finish(&mut self, report: &mut Report) {
+    pub(super) fn finish(&mut self, report: &mut Report) {
         let resolution = resolution(&self.state.layers);
         for layer in &mut report.layers {
             self.complete(layer, &resolution);
@@ -255,10 +336,19 @@ impl<'a> Round<'a> {
             .map_or(&[][..], |report| &report.resources);
         report.resources =
             report::resources(&resolution, &self.state.layers, &self.written, before);
-        let state = State {
+        let mut state = State {
             report: Some(report.clone()),
             ..self.state.clone()
         };
+        // Nobody that is here reads it.
+        let read: BTreeSet<_> = resolution
+            .units
+            .iter()
+            .map(|unit| &unit.what.name)
+            .collect();
+        state
+            .pending
+            .retain(|unit, pending| pending.owed || read.contains(unit));
         let on_disk = state == *locked(&self.agent.state);
         let saved = if on_disk { Ok(()) } else { self.save(state) };
         if let Err(error) = saved.and_then(|()| self.forget()) {
@@ -276,127 +366,13 @@ impl<'a> Round<'a> {
         store.forget_all_but(&self.state.ledger.blobs())
     }
 
-    /// Brings the host from the layers in force to those in `next`, whole or not at all.
-    fn transact(
-        &mut self,
-        next: State,
-        mut touched: BTreeSet<String>,
-        leaving: DeletionPolicy,
-    ) -> Result<Changed, Error> {
-        let before = resolution(&self.state.layers);
-        let after = resolution(&next.layers);
-        touched.extend(differences(&before, &after));
-        if self.state.open {
-            // What an interrupted change has left is mended along with this one, or neither ends.
-            touched.extend(self.state.ledger.paths().map(ToOwned::to_owned));
-        }
-        let seen = self.look(&touched)?;
-        let originals = self.originals(&touched)?;
-        let facts = Facts {
-            seen: &seen,
-            ledger: &self.state.ledger,
-            originals: &originals,
-            owner: self.agent.host.owner(),
-        };
-        let plan = plan(&after, &touched, facts, leaving)?;
-        let end = State {
-            ledger: plan.ledger.clone(),
-            open: false,
-            ..next
-        };
-        let written = self.commit(&plan, &seen, end)?;
-        for (path, how) in &written {
-            self.written.insert(path.clone(), *how);
-        }
-        Ok(Changed {
-            written,
-            foreign: plan.foreign,
-        })
-    }
-
-    fn commit(
-        &mut self,
-        plan: &Plan,
-        seen: &BTreeMap<String, Seen>,
-        end: State,
-    ) -> Result<BTreeMap<String, Written>, Error> {
-        if end == self.state && plan.is_idle() {
-            return Ok(BTreeMap::new());
-        }
-        if let Some(overlay) = &mut self.overlay {
-            let written = overlay.carry_out(plan, seen);
-            self.state = end;
-            return Ok(written);
-        }
-        let Agent { host, store, .. } = self.agent;
-        store.keep(&plan.blobs)?;
-        let before = self.state.clone();
-        self.save(State {
-            ledger: Ledger::between(&before.ledger, &end.ledger),
-            open: true,
-            ..before.clone()
-        })?;
-        let mut commit = Commit::new(&**host, store, seen);
-        let written = match commit.carry_out(plan) {
-            Ok(written) => written,
-            Err(error) => {
-                if matches!(error, commit::Error::PutBack { .. }) {
-                    self.save(before).map_err(Error::PutBack)?;
-                }
-                return Err(error.into());
-            }
-        };
-        if let Err(state) = self.save(end) {
-            return Err(match commit.put_back() {
-                Ok(()) => {
-                    // Where this fails too, the transaction is still marked open.
-                    self.save(before).map_err(Error::PutBack)?;
-                    Error::PutBack(state)
-                }
-                Err((path, _, source)) => Error::Left {
-                    state,
-                    path,
-                    source,
-                },
-            });
-        }
-        Ok(written)
-    }
-
     /// Looks at the host, as it is once what is done in memory only is done.
-    fn on_host<T>(&self, look: impl FnOnce(&dyn Host) -> T) -> T {
-        let host = &*self.agent.host;
+    pub(super) fn on_host<T>(&self, look: impl FnOnce(&dyn View) -> T) -> T {
+        let host: &dyn View = &self.agent.host;
         match &self.overlay {
             None => look(host),
             Some(overlay) => look(&Over { host, overlay }),
         }
-    }
-
-    fn look(&self, touched: &BTreeSet<String>) -> Result<BTreeMap<String, Seen>, Error> {
-        let look = |path: &String| match self.on_host(|host| host.look(path)) {
-            Ok(seen) => Ok((path.clone(), seen)),
-            Err(source) => Err(Error::Look {
-                path: path.clone(),
-                source,
-            }),
-        };
-        touched.iter().map(look).collect()
-    }
-
-    /// The kept contents of these paths. One that is lost is missed only where it is needed.
-    fn originals(&self, touched: &BTreeSet<String>) -> Result<BTreeMap<String, Vec<u8>>, Error> {
-        let Ledger { files, keys, .. } = &self.state.ledger;
-        let mut originals = BTreeMap::new();
-        for path in touched {
-            let file = files.get(path).map(|entry| &entry.original);
-            let keys = keys.get(path).map(|entry| &entry.original);
-            for blob in file.into_iter().chain(keys).filter_map(Original::blob) {
-                if let Some(content) = self.agent.store.original(blob)? {
-                    originals.insert(blob.to_owned(), content);
-                }
-            }
-        }
-        Ok(originals)
     }
 
     /// Saves the state; what is in memory is what is on disk.
@@ -405,9 +381,18 @@ impl<'a> Round<'a> {
             self.state = state;
             return Ok(());
         }
+        // Another operator may have been admitted since this began: who leads is not forgotten.
+        let mut holds = locked(&self.agent.holds);
+        let mut kept = locked(&self.agent.state);
+        let state = State {
+            fence: state.fence.max(kept.fence),
+            ..state
+        };
+        let state = state.stamped();
         self.agent.store.save(&state)?;
-        locked(&self.agent.holds).clone_from(&state.holds);
-        locked(&self.agent.state).clone_from(&state);
+        holds.clone_from(&state.holds);
+        kept.clone_from(&state);
+        drop((holds, kept));
         self.state = state;
         Ok(())
     }
@@ -419,20 +404,4 @@ impl<'a> Round<'a> {
         tracing::warn!(error, layer, node, "a layer could not be changed");
         edict_core::guard::text::mask(&error.to_string()).into_owned()
     }
-}
-
-/// The paths that two resolutions want to be different.
-fn differences(before: &Resolution, after: &Resolution) -> BTreeSet<String> {
-    fn differing<T: PartialEq>(
-        before: &BTreeMap<String, T>,
-        after: &BTreeMap<String, T>,
-    ) -> BTreeSet<String> {
-        let all = before.keys().chain(after.keys());
-        all.filter(|path| before.get(*path) != after.get(*path))
-            .cloned()
-            .collect()
-    }
-    let mut paths = differing(&before.files, &after.files);
-    paths.extend(differing(&before.keys, &after.keys));
-    paths
 }

@@ -5,18 +5,18 @@ use edict_core::resource::Resource;
 use edict_core::setting::Files;
 
 use crate::host::path::resolve;
-use crate::host::{Found, Host};
+use crate::host::{Found, View};
 
 /// What keeps `resources` from being read, a sentence each.
-pub fn unmet(host: &dyn Host, resources: &[Resource]) -> Vec<String> {
+pub fn unmet(host: &dyn View, resources: &[Resource]) -> Vec<String> {
     let unmet = |resource: &Resource| match resource {
         Resource::Setting(setting) => setting.unmet(&Etc(host)),
-        Resource::File(_) | Resource::Keys(_) | Resource::Unit(_) => None,
+        Resource::File(_) | Resource::Keys(_) | Resource::Live(_) | Resource::Unit(_) => None,
     };
     resources.iter().filter_map(unmet).collect()
 }
 
-struct Etc<'a>(&'a dyn Host);
+struct Etc<'a>(&'a dyn View);
 
 impl Etc<'_> {
     /// Where a path leads, if it is one under `/etc`: somebody else may have written anything.

@@ -6,7 +6,7 @@ use std::io;
 
 use edict_core::guard::path::ROOT;
 
-use super::{Entry, Host};
+use super::{Entry, View};
 
 /// The kernel's own limit (`path_resolution(7)`).
 const HOPS_MAX: usize = 40;
@@ -49,7 +49,7 @@ pub enum Error {
 /// A file on the way for which `yields` holds counts as absent: Edict put it there, and takes it
 /// away where something is to be in a folder of that name.
 pub fn resolve(
-    host: &dyn Host,
+    host: &dyn View,
     path: &str,
     yields: &dyn Fn(&str) -> bool,
 ) -> Result<String, Error> {

@@ -8,7 +8,7 @@ use edict_core::guard::path::ROOT;
 use edict_core::resource::Owner;
 
 use super::mount::Mounts;
-use super::{Entry, FILE_MAX, Found, Host, Seen, Staged, Whole};
+use super::{Entry, FILE_MAX, Found, Host, Seen, Staged, View, Whole, running_as};
 use crate::disk::{Disk, Linux};
 use crate::folder::Folder;
 
@@ -59,21 +59,6 @@ impl Rooted {
             (),
         )
     }
-
-    /// Folders above `path` that are not there, the outermost first.
-    fn missing(&self, path: &str) -> io::Result<Vec<String>> {
-        let above: Vec<_> = path
-            .match_indices('/')
-            .map(|(at, _)| &path[..at])
-            .filter(|folder| folder.len() > ROOT.len())
-            .collect();
-        for (index, folder) in above.iter().enumerate() {
-            if self.entry(folder)? != Entry::Folder {
-                return Ok(above[index..].iter().map(ToString::to_string).collect());
-            }
-        }
-        Ok(Vec::new())
-    }
 }
 
 /// The part of `path` below `/etc`.
@@ -92,7 +77,7 @@ fn gone<T>(result: io::Result<T>, absent: T) -> io::Result<T> {
     }
 }
 
-impl Host for Rooted {
+impl View for Rooted {
     fn entry(&self, path: &str) -> io::Result<Entry> {
         let entry = self.within(path, |folder, name| Ok(folder.stat(name)?.entry));
         gone(entry, Entry::Absent)
@@ -126,11 +111,14 @@ impl Host for Rooted {
         })
     }
 
+    fn list(&self, path: &str) -> io::Result<Vec<String>> {
+        self.within(path, |folder, name| folder.folder(name)?.names(|_| true))
+    }
+}
+
+impl Host for Rooted {
     fn owner(&self) -> Owner {
-        Owner {
-            uid: rustix::process::geteuid().as_raw(),
-            gid: rustix::process::getegid().as_raw(),
-        }
+        running_as()
     }
 
     fn make_folder(&self, path: &str) -> io::Result<()> {
@@ -167,10 +155,6 @@ impl Host for Rooted {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             other => other,
         }
-    }
-
-    fn list(&self, path: &str) -> io::Result<Vec<String>> {
-        self.within(path, |folder, name| folder.folder(name)?.names(|_| true))
     }
 
     fn sweep(&self, path: &str) -> io::Result<()> {

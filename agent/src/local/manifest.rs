@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use edict_core::config::Config;
 use edict_core::content::{Content, Contents, Kind, Reference};
-use edict_core::guard::{Policy, rule, text, value};
-use edict_core::layer::{DeletionPolicy, Layer, digest};
+use edict_core::guard::{Policy, text, value};
+use edict_core::layer::{DeletionPolicy, Drift, Layer, Restarts, digest};
 use edict_core::wire::{Held, Push, Release};
 use jiff::Timestamp;
 use serde::Deserialize;
@@ -37,6 +37,7 @@ struct Manifest {
     created: Timestamp,
     priority: i32,
     deletion_policy: Option<DeletionPolicy>,
+    restarts: Option<Restarts>,
     config: Config,
 }
 
@@ -107,12 +108,7 @@ impl Wanted {
             _ => said(error),
         })?;
         let name = head.metadata.name.clone();
-        let named = Reference {
-            kind: Kind::ConfigMap,
-            name: name.clone(),
-            key: "key".to_owned(),
-        };
-        if value::reference(&named).contains(&&rule::REFERENCE) {
+        if !value::is_object_name(&name) {
             return Err(format!(
                 "metadata.name {name:?} has more than lower case letters, digits, '-' and '.'"
             ));
@@ -168,6 +164,9 @@ impl Wanted {
         spec.remove("target");
         let priority = spec.remove("priority").unwrap_or(Value::Null);
         let policy = spec.remove("deletionPolicy").unwrap_or(Value::Null);
+        let restarts = spec.remove("restarts").unwrap_or(Value::Null);
+        // Nobody watches a host that has no agent.
+        let _: Option<Drift> = field("drift", spec.remove("drift").unwrap_or(Value::Null))?;
         let priority: Option<i32> = field("priority", priority)?;
         let Metadata {
             name,
@@ -177,14 +176,12 @@ impl Wanted {
             created: creation_timestamp.unwrap_or(Timestamp::UNIX_EPOCH),
             priority: priority.unwrap_or_default(),
             deletion_policy: field("deletionPolicy", policy)?,
+            restarts: field("restarts", restarts)?,
             config: strict(Value::Object(spec)).map_err(|what| format!("spec.{what}"))?,
             name,
         };
         if manifest.config.block_names().next().is_none() {
-            let blocks = Config::BLOCKS.join(", ");
-            return Err(format!(
-                "spec: there is nothing to configure: give one of {blocks}"
-            ));
+            return Err(format!("spec: {}", Config::nothing()));
         }
         if self.names().any(|name| name == manifest.name) {
             return Err("there is another NodeConfig of that name: leave one out".to_owned());
@@ -243,6 +240,7 @@ impl Wanted {
                 created,
                 priority,
                 deletion_policy,
+                restarts,
                 config,
             } = manifest;
             let held = in_force.iter().find(|held| held.name == name);
@@ -260,6 +258,8 @@ impl Wanted {
                 created,
                 digest: digest(&config, &contents),
                 deletion_policy: deletion_policy.unwrap_or_default(),
+                restarts: restarts.unwrap_or_default(),
+                drift: Drift::default(),
                 retry: None,
                 config,
                 contents,

@@ -1,9 +1,9 @@
 //! Single keys of files that others write to as well: taken, kept and given back on the text.
 
-use edict_core::json;
+use edict_core::format::{self, Format};
 use edict_core::layer::DeletionPolicy;
 use edict_core::resolve::SharedFile;
-use edict_core::resource::{Format, KeyPath};
+use edict_core::resource::{KeyPath, Place};
 use serde_json::Value;
 
 use super::{Back, Error, Planner};
@@ -13,7 +13,7 @@ use crate::ledger::{Before, KeyEntry, KeysEntry, Original};
 impl Planner<'_> {
     /// Has the keys be as their owners want them.
     pub(super) fn keys(&mut self, path: &str, wanted: &SharedFile) -> Result<(), Error> {
-        let Format::Json = wanted.format;
+        let format = wanted.format;
         let found = self.found_file(path)?.cloned();
         // What the keys are set in: the file without what Edict no longer has in it.
         let base = match self.plan.ledger.files.remove(path) {
@@ -25,7 +25,7 @@ impl Planner<'_> {
             Some(whole) => text_of(path, whole)?.to_owned(),
             None => String::new(),
         };
-        check(path, &text)?;
+        format.check(&text).map_err(misread(path))?;
         let mut entry = match known {
             Some(mut entry) => {
                 entry.pristine = entry.pristine
@@ -40,10 +40,11 @@ impl Planner<'_> {
                 if self.leaving == DeletionPolicy::Retain && !gone.is_empty() {
                     entry.pristine = false;
                 }
-                text = self.return_keys(path, text, &gone)?;
+                text = self.return_keys(path, format, text, &gone);
                 entry
             }
             None => KeysEntry {
+                format,
                 original: self.keep(base.as_ref()),
                 written: Vec::new(),
                 pristine: true,
@@ -51,9 +52,11 @@ impl Planner<'_> {
             },
         };
         for (key, owned) in &wanted.values {
-            let original = match entry.key(key) {
-                Some(known) => known.original.clone(),
-                None => Before::from(json::get(&text, key).map_err(not_json(path))?),
+            let known = entry.key(key).map(|known| known.original.clone());
+            let is_known = known.is_some();
+            let original = match known {
+                Some(original) => original,
+                None => Before::from(format.get(&text, key).map_err(misread(path))?),
             };
             entry.keys.retain(|known| known.key != *key);
             entry.keys.push(KeyEntry {
@@ -61,7 +64,14 @@ impl Planner<'_> {
                 original,
                 written: vec![owned.what.clone()],
             });
-            text = json::set(&text, key, &owned.what).map_err(not_json(path))?;
+            match format.set(&text, key, &owned.what) {
+                Ok(set) => text = set,
+                Err(_) if is_known && self.facts.layer != Some(&*owned.by) => {
+                    self.plan.foreign.push(format!("{path}: {key}"));
+                    self.plan.spoiled.insert(Place::key(path, key));
+                }
+                Err(error) => return Err(misread(path)(error)),
+            }
         }
         let whole = Whole {
             content: text.into_bytes(),
@@ -90,7 +100,7 @@ impl Planner<'_> {
         }
         let Some(text) = text_of(path, found)
             .ok()
-            .filter(|text| json::parse(text).is_ok())
+            .filter(|text| entry.format.check(text).is_ok())
         else {
             // Somebody else's text through and through.
             return if forced {
@@ -100,7 +110,7 @@ impl Planner<'_> {
             };
         };
         let left = self.plan.foreign.len();
-        let returned = self.return_keys(path, text.to_owned(), &entry.keys)?;
+        let returned = self.return_keys(path, entry.format, text.to_owned(), &entry.keys);
         let complete = self.plan.foreign.len() == left;
         if complete && entry.pristine && entry.wrote(&found.content) {
             let original = self.original(path, &entry.original)?;
@@ -110,7 +120,7 @@ impl Planner<'_> {
                 ..whole
             })));
         }
-        if entry.original == Original::Absent && complete && json::is_empty(&returned) {
+        if entry.original == Original::Absent && complete && entry.format.is_empty(&returned) {
             return Ok(Back::To(None));
         }
         Ok(Back::To(Some(Whole {
@@ -123,49 +133,55 @@ impl Planner<'_> {
     fn return_keys(
         &mut self,
         path: &str,
+        format: Format,
         mut text: String,
         keys: &[KeyEntry],
-    ) -> Result<String, Error> {
+    ) -> String {
         if self.leaving == DeletionPolicy::Retain {
-            return Ok(text);
+            return text;
         }
         let forced = self.leaving == DeletionPolicy::RestoreForced;
         for entry in keys {
-            let now = json::get(&text, &entry.key).map_err(not_json(path))?;
+            // Somebody has set it a second time.
+            let Ok(now) = format.get(&text, &entry.key) else {
+                self.plan.foreign.push(format!("{path}: {}", entry.key));
+                continue;
+            };
             if now.as_ref() == entry.original.value() {
                 continue;
             }
             let by_edict = now.is_some_and(|value| entry.written.contains(&value));
             let returned = (by_edict || forced)
-                .then(|| put_back(&text, &entry.key, entry.original.value()).ok())
+                .then(|| put_back(format, &text, &entry.key, entry.original.value()).ok())
                 .flatten();
             match returned {
                 Some(returned) => text = returned,
                 None => self.plan.foreign.push(format!("{path}: {}", entry.key)),
             }
         }
-        Ok(text)
+        text
     }
 }
 
-fn put_back(text: &str, key: &KeyPath, value: Option<&Value>) -> Result<String, json::Error> {
+fn put_back(
+    format: Format,
+    text: &str,
+    key: &KeyPath,
+    value: Option<&Value>,
+) -> Result<String, format::Error> {
     match value {
-        Some(value) => json::set(text, key, value),
-        None => json::unset(text, key),
+        Some(value) => format.set(text, key, value),
+        None => format.unset(text, key),
     }
-}
-
-fn check(path: &str, text: &str) -> Result<(), Error> {
-    json::parse(text).map(drop).map_err(not_json(path))
 }
 
 fn text_of<'a>(path: &str, whole: &'a Whole) -> Result<&'a str, Error> {
     std::str::from_utf8(&whole.content).map_err(|_| Error::NotText(path.to_owned()))
 }
 
-fn not_json(path: &str) -> impl Fn(json::Error) -> Error {
+fn misread(path: &str) -> impl Fn(format::Error) -> Error {
     let path = path.to_owned();
-    move |error| Error::NotJson {
+    move |error| Error::Format {
         path: path.clone(),
         error,
     }

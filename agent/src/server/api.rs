@@ -1,16 +1,16 @@
-//! What can be asked: `GET /v1/hello` and `POST /v1/push`.
+//! What can be asked: `GET /v1/hello`, `GET /v1/drift/N` and `POST /v1/push`.
 
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::{Body, to_bytes};
-use axum::extract::{Request, State};
+use axum::extract::{Path, Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use bytes::Bytes;
-use edict_core::wire::{self, Event, HELLO, Hello, MESSAGE_MAX, PUSH, Push, Refusal};
+use edict_core::wire::{self, DRIFTS, Event, HELLO, Hello, MESSAGE_MAX, PUSH, Push, Refusal};
 use futures::stream;
 use http::{StatusCode, header};
 use tokio::sync::mpsc::{self, UnboundedSender};
@@ -22,6 +22,12 @@ use crate::apply::Agent;
 
 /// A whole message over a slow line; a client that takes longer holds memory for nothing.
 const BODY_WITHIN: Duration = Duration::from_secs(30);
+
+/// How long nothing is said while a push is being done. Well below what an operator puts up with.
+const SILENCE: Duration = Duration::from_secs(15);
+
+/// How long drift is waited for: well below what an operator puts up with.
+const DRIFTLESS: Duration = Duration::from_secs(30);
 
 /// The reason for which a push is refused that came too late.
 const ENDING: &str = "Ending";
@@ -45,12 +51,26 @@ pub fn router(agent: Arc<Agent>, pushes: TaskTracker, ending: CancellationToken)
     };
     Router::new()
         .route(HELLO, get(hello))
+        .route(&format!("{DRIFTS}/{{seen}}"), get(drifts))
         .route(PUSH, post(push))
         .with_state(shared)
 }
 
 async fn hello(State(shared): State<Shared>) -> Json<Hello> {
     Json(shared.agent.hello())
+}
+
+/// Waits until it is worth while to say hello.
+async fn drifts(State(shared): State<Shared>, Path(seen): Path<u64>) -> Json<u64> {
+    let mut count = shared.agent.drifts();
+    tokio::select! {
+        // The agent itself is behind it: it does not end before.
+        _ = count.wait_for(|count| *count != seen) => {}
+        () = shared.ending.cancelled() => {}
+        () = tokio::time::sleep(DRIFTLESS) => {}
+    }
+    let now = *count.borrow();
+    Json(now)
 }
 
 async fn push(State(shared): State<Shared>, request: Request) -> Result<Response, Refused> {
@@ -83,14 +103,19 @@ async fn push(State(shared): State<Shared>, request: Request) -> Result<Response
     if let Some(refusal) = refusal {
         return Err(Refused(refusal));
     }
-    let (said, mut events) = mpsc::unbounded_channel();
+    let (said, events) = mpsc::unbounded_channel();
+    let wire = push.wire;
     // A task of its own: it goes on when the client goes away.
     let work = work(shared.agent, push, turn, said);
     shared.pushes.spawn(work);
-    let lines = stream::poll_fn(move |context| {
-        events
-            .poll_recv(context)
-            .map(|event| event.map(|event| Ok::<_, Infallible>(line(&event))))
+    let lines = stream::unfold(events, move |mut events| async move {
+        let event = match tokio::time::timeout(SILENCE, events.recv()).await {
+            Ok(event) => line(&event?.said_to(wire)),
+            Err(_) if wire >= wire::UNITS => Bytes::from_static(b"\n"),
+            // An older operator knows no empty lines.
+            Err(_) => line(&events.recv().await?.said_to(wire)),
+        };
+        Some((Ok::<_, Infallible>(event), events))
     });
     let headers = [(header::CONTENT_TYPE, "application/x-ndjson")];
     Ok((headers, Body::from_stream(lines)).into_response())

@@ -57,6 +57,8 @@ mod tests {
             created: jiff::Timestamp::UNIX_EPOCH,
             digest: digest.into(),
             deletion_policy: DeletionPolicy::Restore,
+            restarts: edict_core::layer::Restarts::Allowed,
+            drift: edict_core::layer::Drift::Correct,
             retry: retry.map(Retry::of),
             config: Config::default(),
             contents: Contents::default(),

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::{State, VERSION};
 use crate::disk::{Disk, Linux};
 use crate::folder::Folder;
-use crate::host::{Entry, Meta, Whole, explain};
+use crate::host::{Entry, Meta, Whole, explain, running_as};
 use crate::ledger::Stamp;
 
 const STATE: &str = "state.json";
@@ -83,6 +83,9 @@ pub struct Redo {
 #[derive(Deserialize)]
 struct Version {
     version: u64,
+    /// Not there where an agent wrote it that told units nothing.
+    #[serde(default)]
+    pending: Option<serde::de::IgnoredAny>,
 }
 
 impl Store {
@@ -117,8 +120,14 @@ impl Store {
             folder,
             originals,
             _lock: Some(lock),
-            owner: owner(),
+            owner: running_as(),
         })
+    }
+
+    /// Whether there is something in the folder, and no agent has put it there.
+    pub fn is_foreign(path: &Path) -> bool {
+        let mut inside = std::fs::read_dir(path).into_iter().flatten();
+        inside.next().is_some() && !path.join(LOCK).exists()
     }
 
     /// Opens a state folder to read it, and changes nothing in it. `None` where there is no state.
@@ -142,7 +151,7 @@ impl Store {
             originals: folder.folder(ORIGINALS).map_err(failed(ORIGINALS))?,
             folder,
             _lock: lock,
-            owner: owner(),
+            owner: running_as(),
         }))
     }
 
@@ -151,15 +160,17 @@ impl Store {
         let Some(content) = self.read(STATE)? else {
             return Ok(State::default());
         };
-        let Version { version } = parse(STATE, &content)?;
+        let Version { version, pending } = parse(STATE, &content)?;
         if version > u64::from(VERSION) {
             return Err(Error::Newer(version));
         }
         // What an older agent did not write has its default.
         let state: State = parse(STATE, &content)?;
-        Ok(State {
-            version: VERSION,
-            ..state
+        let state = state.stamped();
+        Ok(if pending.is_some() {
+            state
+        } else {
+            state.with_all_pending()
         })
     }
 
@@ -273,13 +284,6 @@ impl Store {
             gid,
         };
         Whole { content, meta }
-    }
-}
-
-fn owner() -> Owner {
-    Owner {
-        uid: rustix::process::geteuid().as_raw(),
-        gid: rustix::process::getegid().as_raw(),
     }
 }
 

@@ -4,7 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
 
 use crate::faults::{NEVER, run, scene};
-use crate::node::{Node, Say as _, layer};
+use crate::node::{Node, Say as _, layer, unlocked};
 
 #[test]
 fn an_agent_that_dies_in_an_update() {
@@ -94,7 +94,8 @@ fn a_state_that_makes_no_sense_is_refused() {
         ("", "state.json is damaged"),
     ] {
         node.write("state/state.json", text);
-        let error = Store::open(&state).unwrap().load().unwrap_err().to_string();
+        let store = unlocked(|| Store::open(&state)).unwrap();
+        let error = store.load().unwrap_err().to_string();
         assert!(error.contains(said), "{error}");
     }
 }

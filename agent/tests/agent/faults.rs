@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use edict_agent::host::{Entry, Host, Rooted, Seen, Staged, Whole};
+use edict_agent::host::{Entry, Host, Rooted, Seen, Staged, View, Whole};
 use edict_core::layer::{DeletionPolicy, Layer};
 use edict_core::resource::Owner;
 use edict_core::wire::Outcome;
@@ -60,7 +60,7 @@ impl Failing {
     }
 }
 
-impl Host for Failing {
+impl View for Failing {
     fn entry(&self, path: &str) -> io::Result<Entry> {
         self.ask().entry(path)
     }
@@ -70,6 +70,9 @@ impl Host for Failing {
     fn look(&self, path: &str) -> io::Result<Seen> {
         self.ask().look(path)
     }
+}
+
+impl Host for Failing {
     fn owner(&self) -> Owner {
         self.host.owner()
     }

@@ -12,7 +12,7 @@ use edict_core::layer::{DeletionPolicy, Layer};
 use edict_core::wire::{self, LayerReport, Outcome};
 
 use crate::faults::{Failing, NEVER};
-use crate::node::{Declared, NAME, Node, Say as _, layer, leaving};
+use crate::node::{Declared, NAME, Node, Say as _, layer, leaving, unlocked};
 use crate::power::record::Recorder;
 
 /// A node with a disk that one can have fail.
@@ -69,8 +69,11 @@ impl Scene {
             asked: Arc::clone(&self.asked),
             ..Failing::new(self.node.host(&Declared::default()))
         };
-        let store = Store::open_on(Arc::clone(&recorder) as _, &base.join("state")).unwrap();
-        self.node.agent = Some(Arc::new(Agent::open(NAME.into(), host, store).unwrap()));
+        let store =
+            unlocked(|| Store::open_on(Arc::clone(&recorder) as _, &base.join("state"))).unwrap();
+        self.node.agent = Some(Arc::new(
+            Agent::open(NAME.into(), host, self.node.manager(), store).unwrap(),
+        ));
         recorder
     }
 

@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 
-use edict_agent::host::Host as _;
+use edict_agent::host::{Host as _, View as _};
 use edict_core::guard::path::{ALLOWED, EXECUTES, FORBIDDEN};
 use edict_core::wire::Outcome;
 

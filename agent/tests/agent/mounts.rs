@@ -5,7 +5,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::process::Command;
 
 use edict_agent::host::mount::MountInfo;
-use edict_agent::host::{Host as _, Rooted};
+use edict_agent::host::{Rooted, View as _};
 
 use crate::node::{Declared, Node, Say as _, is_root, layer, resources};
 

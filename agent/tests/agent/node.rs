@@ -2,25 +2,29 @@
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use edict_agent::apply::Agent;
 use edict_agent::host::mount::Mounts;
 use edict_agent::host::{Host, Rooted};
-use edict_agent::state::Store;
+use edict_agent::state::{self, Store};
+use edict_agent::units::Manager;
 use edict_core::config::files::{File, FileOwner};
-use edict_core::config::{Config, Docker, Files};
+use edict_core::config::{Config, Docker, Files, Notify, NotifyAction};
 use edict_core::content::{Content, Contents, KeyRef, Kind, Reference, Source};
 use edict_core::digest;
 use edict_core::guard::Policy;
-use edict_core::layer::{DeletionPolicy, Layer};
+use edict_core::layer::{DeletionPolicy, Layer, Restarts};
 use edict_core::retry::Retry;
 use edict_core::wire::{
     self, Event, Fence, LayerReport, Outcome, Push, Release, ReleaseReport, Report, Written,
 };
 use tempfile::TempDir;
+
+use crate::services::Services;
+use crate::tree::tree;
 
 /// The name of the node.
 pub const NAME: &str = "node-1";
@@ -42,7 +46,14 @@ pub struct Node {
     pub folder: TempDir,
     pub agent: Option<Arc<Agent>>,
     pub policy: Policy,
+    /// Who can be told that something has changed; nobody unless a test says so.
+    pub services: Option<Services>,
+    /// Whether it is the root of an image.
+    pub offline: bool,
 }
+
+/// Why nobody is told.
+pub const NOBODY: &str = "nobody can be told here";
 
 impl Node {
     /// With nothing in its `/etc` but the folder for Docker.
@@ -64,6 +75,8 @@ impl Node {
             folder,
             agent: None,
             policy: Policy::default(),
+            services: None,
+            offline: false,
         }
     }
 
@@ -77,18 +90,19 @@ impl Node {
     }
 
     /// Another agent over the same folders.
-    pub fn run(&mut self, host: impl Host + 'static) {
+    pub fn run(&mut self, host: impl Host) {
         self.agent = None;
-        // A program that another test starts holds a copy of the lock between fork and exec.
-        let deadline = Instant::now() + Duration::from_secs(10);
-        let store = loop {
-            match Store::open(&self.folder.path().join("state")) {
-                Err(_) if Instant::now() < deadline => std::thread::yield_now(),
-                opened => break opened.unwrap(),
-            }
-        };
-        let agent = Agent::open(NAME.into(), host, store).unwrap();
+        let store = unlocked(|| Store::open(&self.folder.path().join("state"))).unwrap();
+        let agent = Agent::open(NAME.into(), host, self.manager(), store).unwrap();
         self.agent = Some(Arc::new(agent));
+    }
+
+    pub fn manager(&self) -> Manager {
+        match &self.services {
+            _ if self.offline => Manager::Offline,
+            Some(services) => services.manager(),
+            None => Manager::OutOfReach(NOBODY),
+        }
     }
 
     pub fn host(&self, mounts: &Declared) -> Rooted {
@@ -126,12 +140,9 @@ impl Node {
         self.at(path).symlink_metadata().is_ok()
     }
 
-    /// Everything in `/etc` in words: path, kind, mode, owner, content.
+    /// Everything in `/etc`, as [`tree`] says it.
     pub fn tree(&self) -> Vec<String> {
-        let mut all = Vec::new();
-        collect(&self.at("/etc"), &mut all);
-        all.sort();
-        all
+        tree(&self.at("/etc"))
     }
 
     /// Digests of the originals that are kept.
@@ -200,20 +211,15 @@ fn layers_and_releases(report: &Report) -> usize {
     report.layers.len() + report.releases.len()
 }
 
-fn collect(folder: &Path, all: &mut Vec<String>) {
-    for entry in fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        let stat = path.symlink_metadata().unwrap();
-        let what = if stat.is_dir() {
-            collect(&path, all);
-            String::new()
-        } else if stat.is_symlink() {
-            format!("-> {}", fs::read_link(&path).unwrap().display())
-        } else {
-            String::from_utf8_lossy(&fs::read(&path).unwrap()).into_owned()
-        };
-        let (mode, uid, gid) = (stat.mode(), stat.uid(), stat.gid());
-        all.push(format!("{} {mode:o} {uid}:{gid} {what}", path.display()));
+/// Opens a state folder that an agent has just let go of. A program that another test starts holds a
+/// copy of its lock between fork and exec.
+pub fn unlocked(open: impl Fn() -> Result<Store, state::Error>) -> Result<Store, state::Error> {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    loop {
+        match open() {
+            Err(state::Error::Locked) if Instant::now() < deadline => std::thread::yield_now(),
+            opened => return opened,
+        }
     }
 }
 
@@ -232,10 +238,18 @@ pub trait Say: Sized {
     fn priority(self, priority: i32) -> Self;
     fn file(self, path: &str, content: &str) -> Self;
     fn file_as(self, path: &str, content: &str, mode: &str, owner: Option<(u32, u32)>) -> Self;
+    /// With a unit that reads the last file.
+    fn notify(self, unit: &str, action: NotifyAction) -> Self;
     fn mirrors(self, mirrors: &[&str]) -> Self;
     fn insecure(self, registries: &[&str]) -> Self;
     /// Registries of containerd, as the `NodeConfig` has them.
     fn registries(self, registries: serde_json::Value) -> Self;
+    /// A block of that name, as the `NodeConfig` has it.
+    fn block(self, name: &str, block: serde_json::Value) -> Self;
+    /// Settings of the kernel, as the `NodeConfig` has them.
+    fn sysctl(self, sysctl: serde_json::Value) -> Self;
+    /// A proxy, as the `NodeConfig` has it.
+    fn proxy(self, proxy: serde_json::Value) -> Self;
     /// A file whose content is in the ConfigMap or Secret that `reference` names (`Secret/name/key`).
     fn file_from(self, path: &str, reference: &str, content: &[u8]) -> Self;
 }
@@ -250,6 +264,8 @@ pub fn layer(name: &str) -> Layer {
         created: jiff::Timestamp::UNIX_EPOCH,
         digest: digest::of(&config),
         deletion_policy: DeletionPolicy::Restore,
+        restarts: Restarts::Allowed,
+        drift: edict_core::layer::Drift::Correct,
         retry: None,
         config,
         contents: Contents::default(),
@@ -284,6 +300,7 @@ impl Say for Layer {
             content_from: None,
             mode: None,
             owner: None,
+            notify: None,
         });
         sealed(self)
     }
@@ -295,6 +312,14 @@ impl Say for Layer {
         file.mode = Some(mode.into());
         file.owner = owner.map(|(uid, gid)| FileOwner { uid, gid });
         sealed(layer)
+    }
+
+    fn notify(mut self, unit: &str, action: NotifyAction) -> Self {
+        let file = self.config.files.as_mut().unwrap().0.last_mut().unwrap();
+        let unit = unit.to_owned();
+        let notify = file.notify.get_or_insert_default();
+        notify.push(Notify { unit, action });
+        sealed(self)
     }
 
     fn mirrors(mut self, mirrors: &[&str]) -> Self {
@@ -313,6 +338,21 @@ impl Say for Layer {
         let containerd = serde_json::json!({"registries": registries});
         self.config.containerd = Some(serde_json::from_value(containerd).unwrap());
         sealed(self)
+    }
+
+    fn block(mut self, name: &str, block: serde_json::Value) -> Self {
+        let mut config = serde_json::to_value(&self.config).unwrap();
+        config[name] = block;
+        self.config = serde_json::from_value(config).unwrap();
+        sealed(self)
+    }
+
+    fn sysctl(self, sysctl: serde_json::Value) -> Self {
+        self.block("sysctl", sysctl)
+    }
+
+    fn proxy(self, proxy: serde_json::Value) -> Self {
+        self.block("proxy", proxy)
     }
 
     fn file_from(self, path: &str, reference: &str, content: &[u8]) -> Self {

@@ -5,9 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use edict_agent::host::{Found, Meta, Seen, Whole};
 use edict_agent::ledger::{FileEntry, Ledger, Original, Stamp};
 use edict_agent::plan::{Error, Facts, Plan, plan};
+use edict_core::format::Format;
 use edict_core::layer::DeletionPolicy::{self, Restore, RestoreForced, Retain};
 use edict_core::resolve::{Owned, Resolution, SharedFile};
-use edict_core::resource::{File, Format, KeyPath, Owner};
+use edict_core::resource::{File, KeyPath, Owner};
 use serde_json::json;
 
 const PATH: &str = "/etc/x";
@@ -82,6 +83,7 @@ fn planned(
         ledger,
         originals: &[(sha256, original.content)].into(),
         owner: Owner { uid: 3, gid: 4 },
+        layer: Some("a"),
     };
     plan(wanted, &BTreeSet::from([PATH.to_owned()]), facts, leaving)
 }
@@ -218,6 +220,7 @@ fn keys_are_set_and_given_back() {
             ledger: &there.ledger,
             originals: &there.blobs,
             owner: Owner { uid: 3, gid: 4 },
+            layer: Some("a"),
         };
         let touched = BTreeSet::from([PATH.to_owned()]);
         let back = plan(&Resolution::default(), &touched, facts, Restore).unwrap();
@@ -275,6 +278,7 @@ fn a_lost_original_is_missed_where_it_is_needed_only() {
             ledger: &ledger,
             originals: &BTreeMap::new(),
             owner: Owner { uid: 0, gid: 0 },
+            layer: Some("a"),
         };
         let touched = BTreeSet::from([PATH.to_owned()]);
         let plan = plan(&Resolution::default(), &touched, facts, leaving);

@@ -9,11 +9,11 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use toml_edit::{Array, DocumentMut, Item, Table, value as toml};
 
-use super::{Block, files::CONTENT_MAX, referred, source};
-use crate::content::{Contents, Kind, Reference, SecretRef, Source};
+use super::{Block, CredentialsSource, authority, files::CONTENT_MAX};
+use crate::content::{Contents, Reference, Source};
 use crate::guard::{Findings, Policy, path, rule, value};
 use crate::resource::{File, Resource};
-use crate::setting::Setting;
+use crate::setting::{Says, Setting};
 
 /// The folder that containerd is told to look in.
 pub const FOLDER: &str = "/etc/containerd/certs.d";
@@ -22,8 +22,8 @@ pub const FOLDER: &str = "/etc/containerd/certs.d";
 /// that of versions 1 and 2 of that file, the second that of version 3.
 pub const CONFIG_PATH: Setting = Setting {
     program: "containerd",
-    path: "/etc/containerd/config.toml",
-    keys: &[
+    paths: &["/etc/containerd/config.toml"],
+    says: Says::Toml(&[
         &[
             "plugins",
             "io.containerd.grpc.v1.cri",
@@ -36,7 +36,7 @@ pub const CONFIG_PATH: Setting = Setting {
             "registry",
             "config_path",
         ],
-    ],
+    ]),
     contains: FOLDER,
     advice: "set registry config_path to it in containerd's own file and restart containerd once",
 };
@@ -96,7 +96,8 @@ pub struct Mirror {
     /// Takes these certificates from a ConfigMap or Secret in Edict's own namespace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca_from: Option<Source>,
-    /// User name and password for Basic authentication.
+    /// User name and password, sent with every request to this mirror: for registries with Basic
+    /// authentication, not for those that hand out tokens.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub credentials_from: Option<CredentialsSource>,
     /// Whether a certificate that nobody vouches for is taken too. Only for trying things out.
@@ -116,22 +117,6 @@ pub enum Capability {
     Resolve,
     /// Take images.
     Push,
-}
-
-/// Where user name and password come from.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct CredentialsSource {
-    /// A Secret of type kubernetes.io/basic-auth in Edict's own namespace, with the keys username
-    /// and password. They are sent with every request to this mirror: for registries with Basic
-    /// authentication, not for those that hand out tokens.
-    pub secret_ref: SecretRef,
-}
-
-impl CredentialsSource {
-    fn references(&self) -> [Reference; 2] {
-        ["username", "password"].map(|key| self.secret_ref.key(key))
-    }
 }
 
 impl Capability {
@@ -277,45 +262,24 @@ impl Mirror {
         if let (Some(_), Some(_)) = (&self.ca, &self.ca_from) {
             found.add("ca", &rule::CONTENT_SOURCE, "both");
         }
-        if let Some(ca) = &self.ca {
-            found.hidden("ca", value::pem(ca.as_bytes()), ca.as_bytes());
-            if ca.len() > CONTENT_MAX {
-                found.add("ca", &rule::CONTENT_SIZE, &format!("{} bytes", ca.len()));
-            }
-        }
-        if let Some(from) = &self.ca_from {
-            found.within("caFrom", |found| {
-                if let Some(ca) = source(from, contents, found) {
-                    found.hidden("", value::pem(ca), ca);
-                }
-            });
+        authority::check(self.ca.as_deref(), self.ca_from.as_ref(), contents, found);
+        if let Some(ca) = self.ca.as_ref().filter(|ca| ca.len() > CONTENT_MAX) {
+            found.add("ca", &rule::CONTENT_SIZE, &format!("{} bytes", ca.len()));
         }
         if let Some(from) = &self.credentials_from {
             found.within("credentialsFrom", |found| {
-                let [username, password] = from
-                    .references()
-                    .map(|reference| referred("secretRef", &reference, contents, found));
-                if let (Some(username), Some(password)) = (username, password) {
-                    found.hidden(
-                        "secretRef",
-                        value::credentials(username, password),
-                        username,
-                    );
-                }
+                from.check(contents, found);
             });
         }
     }
 
     fn certificates<'a>(&'a self, contents: &'a Contents) -> Option<&'a [u8]> {
-        match (&self.ca, &self.ca_from) {
-            (Some(ca), _) => Some(ca.as_bytes()),
-            (None, from) => contents.get(&from.as_ref()?.reference()?),
-        }
+        authority::text(self.ca.as_deref(), self.ca_from.as_ref(), contents)
     }
 
     fn has_secret_certificates(&self) -> bool {
         let reference = self.ca_from.as_ref().and_then(Source::reference);
-        self.ca.is_none() && reference.is_some_and(|reference| reference.kind == Kind::Secret)
+        self.ca.is_none() && reference.is_some_and(|reference| reference.is_secret())
     }
 
     fn table(&self, contents: &Contents) -> Table {
@@ -341,8 +305,7 @@ impl Mirror {
     }
 
     fn authorization(&self, contents: &Contents) -> Option<String> {
-        let [username, password] = self.credentials_from.as_ref()?.references();
-        let pair = [contents.get(&username)?, contents.get(&password)?].join(&b':');
+        let pair = self.credentials_from.as_ref()?.pair(contents)?.join(&b':');
         Some(format!("Basic {}", BASE64_STANDARD.encode(pair)))
     }
 }

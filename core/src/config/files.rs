@@ -5,8 +5,8 @@ use std::collections::HashSet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::Block;
-use crate::content::{Contents, Kind, Reference, Source};
+use super::{Block, Notify};
+use crate::content::{Contents, Reference, Source};
 use crate::guard::{Findings, Policy, path, rule, value};
 use crate::resource::{self, Owner, Resource};
 
@@ -16,6 +16,9 @@ use crate::resource::{self, Owner, Resource};
 pub const CONTENT_MAX: usize = 64 * 1024;
 /// The most bytes that the inline contents of one `NodeConfig` may have together.
 pub const CONTENT_TOTAL_MAX: usize = 192 * 1024;
+
+/// The field that was not there from the start.
+pub(super) const NOTIFY: &str = "files.notify";
 
 /// Whole files, one for each path.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -57,6 +60,11 @@ pub struct File {
     /// Who owns the file. If left out, an existing file keeps its owner and a new one is root's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub owner: Option<FileOwner>,
+    /// Units that read the file, and are told when it has changed. What a Fleet's or this NodeConfig's
+    /// spec.restarts does not allow is left for later, and the status says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 8), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["unit"]))]
+    pub notify: Option<Vec<Notify>>,
 }
 
 /// Who owns a file, in numbers: names may differ from node to node.
@@ -102,6 +110,15 @@ impl Block for Files {
                 {
                     found.add("owner", &rule::OWNER, "4294967295");
                 }
+                let mut units = HashSet::new();
+                for (index, notify) in file.notify.iter().flatten().enumerate() {
+                    found.within(&format!("notify[{index}]"), |found| {
+                        notify.check(found);
+                        if !units.insert(&notify.unit) {
+                            found.add("unit", &rule::DUPLICATE, &notify.unit);
+                        }
+                    });
+                }
                 if !paths.insert(&file.path) {
                     found.add("path", &rule::DUPLICATE, &file.path);
                 }
@@ -117,6 +134,11 @@ impl Block for Files {
         self.0.iter().filter_map(File::reference).collect()
     }
 
+    fn fields(&self) -> Vec<&'static str> {
+        let notifies = self.0.iter().any(|file| file.notify.is_some());
+        notifies.then_some(NOTIFY).into_iter().collect()
+    }
+
     fn render(&self, contents: &Contents) -> Vec<Resource> {
         let file = |file: &File| {
             let reference = file.reference();
@@ -124,7 +146,7 @@ impl Block for Files {
                 (Some(content), _) => content.as_bytes(),
                 (None, reference) => contents.get(reference.as_ref()?)?,
             };
-            let secret = reference.is_some_and(|reference| reference.kind == Kind::Secret);
+            let secret = reference.is_some_and(|reference| reference.is_secret());
             let mode = file.mode.as_deref().and_then(value::parse_mode);
             Some(Resource::File(resource::File {
                 path: file.path.clone(),
@@ -134,7 +156,13 @@ impl Block for Files {
                 secret,
             }))
         };
-        self.0.iter().filter_map(file).collect()
+        let notified = |file: &File| {
+            let path = file.path.clone();
+            let units = file.notify.clone().into_iter().flatten();
+            units.map(move |notify| notify.render(&path))
+        };
+        let files = self.0.iter().filter_map(file);
+        files.chain(self.0.iter().flat_map(notified)).collect()
     }
 }
 
@@ -162,6 +190,7 @@ mod tests {
             content_from: None,
             mode: None,
             owner: None,
+            notify: None,
         }
     }
 

@@ -99,6 +99,30 @@ rules! {
         source: "Kubernetes API conventions, unions",
         advice: "give exactly one of the ways to say the content",
     }
+    RANGE "range" {
+        stops: "numbers that no program takes",
+        example: r#"config {"docker": {"mtu": 70000}}"#,
+        source: "dockerd(8)",
+        advice: "use a number of the range that the message names",
+    }
+    SIZE "size" {
+        stops: "what is no size of a file",
+        example: r#"size "10""#,
+        source: "dockerd(8), log drivers json-file and local",
+        advice: "write a number and k, m or g: 10m for example",
+    }
+    UNIT "unit" {
+        stops: "what is no service, socket, timer or path of systemd",
+        example: r#"unit "docker.service;id""#,
+        source: "systemd.unit(5)",
+        advice: "write the whole name of a service, socket, timer or path: nginx.service for example",
+    }
+    UNIT_POWER "unit-power" {
+        stops: "units that end the host or take it from its users",
+        example: r#"unit "systemd-reboot.service""#,
+        source: "systemd.special(7)",
+        advice: "no setting allows this unit: reboot or stop the node by the host's own means",
+    }
     REFERENCE "reference" {
         stops: "names that no ConfigMap, Secret or key can have",
         example: r#"reference {"name": "UPPER", "key": "k"}"#,
@@ -195,6 +219,18 @@ rules! {
         source: "RFC 7617, 2; CWE-113",
         advice: "use a user name without a colon, and neither empty nor with control characters: a line break at the end of a Secret's value is one",
     }
+    CREDENTIALS_TWICE "credentials-twice" {
+        stops: "two user names for one proxy",
+        example: r#"config {"proxy": {"appliesTo": ["Docker"], "http": "http://user@proxy", "credentialsFrom": {"secretRef": {"name": "mirror"}}}}"#,
+        source: "CWE-694",
+        advice: "leave user name and password out of the URL: credentialsFrom has them",
+    }
+    CREDENTIALS_OPEN "credentials-open" {
+        stops: "a Secret in a file that all may read",
+        example: r#"config {"proxy": {"appliesTo": ["Environment"], "http": "http://proxy", "credentialsFrom": {"secretRef": {"name": "mirror"}}}}"#,
+        source: "environment(5); CWE-732",
+        advice: "leave Environment out, or give it a NodeConfig of its own without credentialsFrom",
+    }
     NO_PROXY "no-proxy" {
         stops: "what is no exception from a proxy",
         example: r#"no-proxy "http://host""#,
@@ -207,11 +243,95 @@ rules! {
         source: "sysctl.d(5)",
         advice: "use words with dots between them, net.ipv4.ip_forward for example",
     }
+    SYSCTL_VALUE "sysctl-value" {
+        stops: "settings of the kernel without a value",
+        example: r#"sysctl-value """#,
+        source: "sysctl.d(5)",
+        advice: "give a value, or leave the setting out",
+    }
     SYSCTL_EXECUTES "sysctl-executes" {
         stops: "kernel settings that name a program",
         example: r#"sysctl-key "kernel.core_pattern""#,
         source: "CWE-94; sysctl(2), kernel.rst",
         advice: "the kernel runs what this setting names: change it by the host's own means",
+    }
+    ADDRESS "address" {
+        stops: "what is no IP address, or not the usual way to write it",
+        example: r#"address "1.2.3""#,
+        source: "hosts(5); CWE-436",
+        advice: "use an address such as 10.0.0.1 or 2001:db8::1, without a port or a prefix's length",
+    }
+    HOST_NAME "host-name" {
+        stops: "what is no host's name",
+        example: r#"host-name "1.2.3.4""#,
+        source: "hosts(5); RFC 1123, 2.1",
+        advice: "use letters, digits, hyphens, underscores and dots, registry.example.com for example",
+    }
+    HOST_NAME_OWN "host-name-own" {
+        stops: "localhost somewhere else",
+        example: r#"host-name "localhost""#,
+        source: "RFC 6761, 6.3",
+        advice: "leave localhost where it is: programs on a node find each other by it",
+    }
+    TIME_SERVER "time-server" {
+        stops: "what is no host's name or address",
+        example: r#"time-server "1.2.3.4:123""#,
+        source: "timesyncd.conf(5); chrony.conf(5)",
+        advice: "use a name or an address, time.example.com for example, without options",
+    }
+    NAME_SERVER "name-server" {
+        stops: "what is no name server",
+        example: r#"name-server "dns.example.com""#,
+        source: "resolved.conf(5)",
+        advice: "use an address, 10.0.0.53 for example, perhaps with a port and with #name for TLS",
+    }
+    SEARCH_DOMAIN "search-domain" {
+        stops: "what is no domain to look in",
+        example: r#"search-domain "example.com.""#,
+        source: "resolved.conf(5)",
+        advice: "use example.com, ~example.com or ~. for all domains",
+    }
+    LIMIT_DOMAIN "limit-domain" {
+        stops: "what is no user, group or everybody",
+        example: r#"limit-domain "1000:2000""#,
+        source: "limits.conf(5)",
+        advice: "use a user's name, @ and a group's name, or * for everybody but root",
+    }
+    LIMIT_VALUE "limit-value" {
+        stops: "what is no limit, and more open files than the kernel gives: PAM would let nobody in",
+        example: r#"limit-value "1048577""#,
+        source: "limits.conf(5); proc(5), fs.nr_open",
+        advice: "use a number or unlimited; for nofile a number up to 1048576, for nice and priority one from -20 to 19",
+    }
+    MODULE "module" {
+        stops: "what is no module of the kernel, or no parameter of one",
+        example: r#"module "a.ko""#,
+        source: "modprobe.d(5)",
+        advice: "use letters, digits, underscores and hyphens, br_netfilter for example",
+    }
+    MODULE_VALUE "module-value" {
+        stops: "values of parameters that need quotes, or that are paths: of programs, perhaps",
+        example: r#"module-value "/etc/edict/x""#,
+        source: "modprobe.d(5); CWE-94",
+        advice: "use one word of letters, digits and _ - . , : + @ =",
+    }
+    UNIT_SERVICE "unit-service" {
+        stops: "settings of services for units that are none",
+        example: r#"config {"units": [{"unit": "docker.socket", "settings": {"LimitNOFILE": "1"}}]}"#,
+        source: "systemd.service(5)",
+        advice: "name a service, kubelet.service for example",
+    }
+    UNIT_SETTING "unit-setting" {
+        stops: "settings of units that name programs, files or users",
+        example: r#"unit-setting "ExecStartPre""#,
+        source: "systemd.exec(5); CWE-94",
+        advice: "use one of the settings that the README lists, LimitNOFILE or MemoryMax for example",
+    }
+    UNIT_VALUE "unit-value" {
+        stops: "values that systemd would skip with a warning in its log",
+        example: r#"unit-value "1k""#,
+        source: "systemd.exec(5), systemd.resource-control(5), systemd.time(7)",
+        advice: "write the value as systemd's manual has it: 65536, 512M, 50%, 1min30s or infinity, as the setting needs",
     }
     LENGTH "length" {
         stops: "values longer than any honest one",

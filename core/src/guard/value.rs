@@ -2,9 +2,13 @@
 //! the value breaks, each rule judged by itself.
 
 mod certificate;
+pub mod drop_in;
+mod host;
 mod kernel;
+mod limit;
 mod proxy;
 mod reference;
+mod unit;
 mod url;
 
 use ::url::Host;
@@ -12,10 +16,13 @@ use ipnet::IpNet;
 
 use super::rule::{self, Rule};
 
-pub use certificate::pem;
+pub use certificate::{ders, pem};
+pub use host::{address, host_name, name_server, search_domain, time_server};
 pub use kernel::{sysctl_key, sysctl_value};
+pub use limit::{Amount, limit_domain, limit_value, module, module_value};
 pub use proxy::{no_proxy, proxy};
-pub use reference::{credentials, reference};
+pub use reference::{credentials, is_object_name, reference};
+pub use unit::unit;
 pub use url::mirror;
 
 /// The longest value of one line, in bytes.
@@ -75,6 +82,16 @@ fn is_domain(host: &str) -> bool {
                 .bytes()
                 .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
     })
+}
+
+/// A size as Docker's log drivers have it: a number and k, m or g.
+pub fn size(text: &str) -> Vec<&'static Rule> {
+    let number = text.strip_suffix(['k', 'm', 'g']).unwrap_or_default();
+    let holds = text.len() <= 16
+        && !number.is_empty()
+        && !number.starts_with('0')
+        && number.bytes().all(|b| b.is_ascii_digit());
+    broken([(!holds, &rule::SIZE)])
 }
 
 /// A file's permissions in octal.

@@ -10,6 +10,8 @@ fn push() -> Push {
         created: jiff::Timestamp::UNIX_EPOCH,
         digest: "d".into(),
         deletion_policy: DeletionPolicy::Restore,
+        restarts: crate::layer::Restarts::Allowed,
+        drift: crate::layer::Drift::Correct,
         retry: None,
         config: Config {
             docker: Some(Docker::default()),
@@ -77,7 +79,8 @@ fn an_agent_is_spoken_to_in_its_own_version() {
         (1, 1, None),
         (2, 2, Some(fence)),
         (3, 3, Some(fence)),
-        (9, 3, Some(fence)),
+        (4, 4, Some(fence)),
+        (9, 4, Some(fence)),
     ] {
         let sent = push().fenced(theirs, fence);
         assert_eq!((sent.wire, sent.fence), (wire, told));
@@ -176,6 +179,7 @@ fn layer(outcome: Outcome) -> LayerReport {
         violations: vec![],
         conflicts: vec![],
         pending: vec![],
+        restart: false,
     }
 }
 

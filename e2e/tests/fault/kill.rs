@@ -83,6 +83,7 @@ fn draft(ctx: &Context, folder: &str, number: usize, nodes: &[Node]) -> Draft {
         .expect("a reference as people write it"),
         mode: None,
         owner: None,
+        notify: None,
     };
     let mut draft = Draft::new(&format!("{}-{number}", ctx.name), named(nodes));
     draft.0.spec.config.files = Some(Files((0..EACH).map(file).collect()));

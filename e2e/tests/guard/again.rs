@@ -1,6 +1,6 @@
 //! Twice is as once: what has been set is not changed by being set again.
 
-use edict_core::json;
+use edict_core::format::json;
 use edict_core::resource::Resource;
 use proptest::prelude::*;
 

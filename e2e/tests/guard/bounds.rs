@@ -25,6 +25,8 @@ const KINDS: &[&str] = &[
     "registry",
     "path",
     "mode",
+    "unit",
+    "size",
     "host",
     "url",
     "ca",
@@ -32,6 +34,17 @@ const KINDS: &[&str] = &[
     "no-proxy",
     "sysctl-key",
     "sysctl-value",
+    "address",
+    "host-name",
+    "time-server",
+    "name-server",
+    "search-domain",
+    "limit-domain",
+    "limit-value",
+    "module",
+    "module-value",
+    "unit-setting",
+    "unit-value",
 ];
 
 /// What careless parsers go back over: the same piece without an end, open brackets, signs that

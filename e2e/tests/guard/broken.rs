@@ -8,13 +8,14 @@ use serde_json::json;
 
 use crate::render::{self, DAEMON, Host, Renderer};
 use crate::round::{
-    containerd_holds, daemon, docker_holds, docker_subject, files_hold, files_subject,
+    containerd_holds, daemon, docker_holds, docker_subject, files_hold, files_subject, proxy_holds,
+    sysctl_holds, variables,
 };
-use crate::strategy::containerd;
+use crate::strategy::{containerd, proxy, sysctl};
 use crate::subject::Subject;
 
 /// Changes the text of every file that `which` names.
-fn changed(mut host: Host, which: &str, change: impl Fn(String) -> String) -> Host {
+pub fn changed(mut host: Host, which: &str, change: impl Fn(String) -> String) -> Host {
     for (path, bytes) in &mut host {
         if path.ends_with(which) {
             let text = String::from_utf8_lossy(bytes).into_owned();
@@ -34,9 +35,20 @@ fn by_hand(subject: &Subject, escape: fn(&str) -> String) -> Host {
             .collect();
         Some(format!("\"{key}\": [{}]", items.join(", ")))
     };
+    let word = |key: &str, word: Option<String>| Some(format!("\"{key}\": {}", word?));
     let keys: Vec<_> = [
         list("registry-mirrors", docker.registry_mirrors),
         list("insecure-registries", docker.insecure_registries),
+        word("debug", docker.debug.map(|debug| debug.to_string())),
+        word(
+            "max-concurrent-downloads",
+            docker.max_concurrent_downloads.map(|n| n.to_string()),
+        ),
+        word(
+            "shutdown-timeout",
+            docker.shutdown_timeout.map(|n| n.to_string()),
+        ),
+        word("mtu", docker.mtu.map(|n| n.to_string())),
     ]
     .into_iter()
     .flatten()
@@ -178,6 +190,62 @@ fn credentials_are_as_they_are(subject: &Subject, daemon: &str) -> Host {
     })
 }
 
+/// Changes what is in every file of variables.
+fn of_variables(subject: &Subject, before: &str, change: impl Fn(String) -> String) -> Host {
+    changed(render::beside(subject, before), ".env", change)
+}
+
+fn a_value_is_not_quoted(subject: &Subject, before: &str) -> Host {
+    of_variables(subject, before, |text| text.replace("\\\"", "\""))
+}
+
+fn a_password_is_not_encoded(subject: &Subject, before: &str) -> Host {
+    of_variables(subject, before, |text| {
+        text.replace("%40", "@")
+            .replace("%3A", ":")
+            .replace("%25", "%")
+    })
+}
+
+fn exceptions_have_blanks_between(subject: &Subject, before: &str) -> Host {
+    of_variables(subject, before, |text| text.replace(',', ", "))
+}
+
+fn lower_case_is_forgotten(subject: &Subject, before: &str) -> Host {
+    changed(render::beside(subject, before), "/environment", |text| {
+        let lines = text.lines().filter(|line| !line.starts_with("http"));
+        lines.flat_map(|line| [line, "\n"]).collect()
+    })
+}
+
+fn lines_of_others_are_lost(subject: &Subject, _: &str) -> Host {
+    render::beside(subject, "")
+}
+
+fn a_drop_in_is_not_forgiving(subject: &Subject, before: &str) -> Host {
+    changed(render::beside(subject, before), ".conf", |text| {
+        text.replace("=-", "=")
+    })
+}
+
+fn the_kernel_is_not_told(subject: &Subject, before: &str) -> Host {
+    let mut host = render::real(subject, before);
+    host.retain(|path, _| !path.starts_with("/proc/sys"));
+    host
+}
+
+fn dots_and_slashes_are_the_same(subject: &Subject, before: &str) -> Host {
+    changed(render::real(subject, before), "-edict.conf", |text| {
+        text.replace('/', ".")
+    })
+}
+
+fn blanks_are_lost(subject: &Subject, before: &str) -> Host {
+    changed(render::real(subject, before), "-edict.conf", |text| {
+        text.replace(" = ", "=").replace(' ', "")
+    })
+}
+
 fn content_is_trimmed(subject: &Subject, daemon: &str) -> Host {
     changed(render::real(subject, daemon), "", |text| {
         text.trim_end().to_owned()
@@ -197,7 +265,10 @@ fn a_file_goes_missing(subject: &Subject, daemon: &str) -> Host {
 }
 
 /// Tries `holds` until it fails, a thousand times at most. The cases are the same each time.
-fn sees<S: Strategy>(strategy: &S, holds: impl Fn(S::Value) -> Result<(), TestCaseError>) -> bool {
+pub fn sees<S: Strategy>(
+    strategy: &S,
+    holds: impl Fn(S::Value) -> Result<(), TestCaseError>,
+) -> bool {
     let config = ProptestConfig {
         cases: 1000,
         max_shrink_iters: 0,
@@ -209,8 +280,12 @@ fn sees<S: Strategy>(strategy: &S, holds: impl Fn(S::Value) -> Result<(), TestCa
     matches!(outcome, Err(TestError::Fail(..)))
 }
 
-fn all_are_seen(renderers: &[(&str, Renderer)], seen: impl Fn(Renderer) -> bool) {
-    assert!(!seen(render::real), "the real one is seen as broken");
+pub fn all_are_seen(
+    real: Renderer,
+    renderers: &[(&str, Renderer)],
+    seen: impl Fn(Renderer) -> bool,
+) {
+    assert!(!seen(real), "the real one is seen as broken");
     let missed = renderers.iter().filter(|(_, render)| !seen(*render));
     let missed: Vec<_> = missed.map(|(name, _)| name).collect();
     assert!(missed.is_empty(), "not seen: {missed:?}");
@@ -227,7 +302,7 @@ fn a_broken_renderer_of_docker_is_seen() {
         ("foreign keys change places", foreign_keys_change_places),
         ("the key is there twice", the_key_is_there_twice),
     ];
-    all_are_seen(renderers, |render| {
+    all_are_seen(render::real, renderers, |render| {
         sees(&(docker_subject(), daemon()), |(subject, daemon)| {
             docker_holds(render, &subject, &daemon)
         })
@@ -247,8 +322,40 @@ fn a_broken_renderer_of_containerd_is_seen() {
         ("certificates are lost", certificates_are_lost),
         ("credentials are as they are", credentials_are_as_they_are),
     ];
-    all_are_seen(renderers, |render| {
+    all_are_seen(render::real, renderers, |render| {
         sees(&containerd(), |subject| containerd_holds(render, &subject))
+    });
+}
+
+#[test]
+fn a_broken_renderer_of_proxies_is_seen() {
+    let renderers: &[(&str, Renderer)] = &[
+        ("a value is not quoted", a_value_is_not_quoted),
+        ("a password is not encoded", a_password_is_not_encoded),
+        ("exceptions have blanks", exceptions_have_blanks_between),
+        ("lower case is forgotten", lower_case_is_forgotten),
+        ("lines of others are lost", lines_of_others_are_lost),
+        ("a drop-in is not forgiving", a_drop_in_is_not_forgiving),
+    ];
+    all_are_seen(render::beside, renderers, |render| {
+        sees(&(proxy(), variables()), |(subject, before)| {
+            proxy_holds(render, &subject, &before)
+        })
+    });
+}
+
+#[test]
+fn a_broken_renderer_of_settings_of_the_kernel_is_seen() {
+    let renderers: &[(&str, Renderer)] = &[
+        ("the kernel is not told", the_kernel_is_not_told),
+        (
+            "dots and slashes are the same",
+            dots_and_slashes_are_the_same,
+        ),
+        ("blanks are lost", blanks_are_lost),
+    ];
+    all_are_seen(render::real, renderers, |render| {
+        sees(&sysctl(), |subject| sysctl_holds(render, &subject))
     });
 }
 
@@ -259,7 +366,7 @@ fn a_broken_renderer_of_files_is_seen() {
         ("lines end as on Windows", lines_end_as_on_windows),
         ("a file goes missing", a_file_goes_missing),
     ];
-    all_are_seen(renderers, |render| {
+    all_are_seen(render::real, renderers, |render| {
         sees(&files_subject(), |subject| files_hold(render, &subject))
     });
 }

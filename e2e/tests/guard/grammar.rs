@@ -117,6 +117,16 @@ fn setting() -> impl Strategy<Value = String> {
     "(net|vm|fs\\.inotify|user)(\\.[a-z][a-z0-9_-]{0,12}){1,4}"
 }
 
+fn unit() -> impl Strategy<Value = String> {
+    "[a-z][a-z0-9_-]{0,20}(@[a-z0-9]{1,8})?\\.(service|socket|timer|path)".prop_filter(
+        "what ends a host has such names",
+        |name| {
+            let ends = ["exit", "halt", "kexec", "sleep"];
+            !ends.iter().any(|word| name.contains(word))
+        },
+    )
+}
+
 /// A value and its kind, none of which may be refused.
 fn honest() -> impl Strategy<Value = (&'static str, Value)> {
     let of = |kind: &'static str, text: BoxedStrategy<String>| {
@@ -131,6 +141,8 @@ fn honest() -> impl Strategy<Value = (&'static str, Value)> {
         of("no-proxy", no_proxy().boxed()),
         of("path", file().boxed()),
         of("mode", "0?[0-7]{3}".boxed()),
+        of("unit", unit().boxed()),
+        of("size", "[1-9][0-9]{0,6}[kmg]".boxed()),
         of("sysctl-key", setting().boxed()),
         of(
             "sysctl-key",

@@ -1,6 +1,6 @@
 //! Which layer owns what does not depend on the order in which layers are given.
 
-use edict_core::layer::{self, DeletionPolicy, Layer};
+use edict_core::layer::{self, DeletionPolicy, Layer, Restarts};
 use edict_core::resolve::{Rendered, Resolution, resolve};
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -18,6 +18,8 @@ pub fn layer(number: usize, priority: i32, age: i64, subject: Subject) -> Layer 
         created: jiff::Timestamp::from_second(age).expect("a small number"),
         digest: layer::digest(&subject.config, &subject.contents),
         deletion_policy: DeletionPolicy::default(),
+        restarts: Restarts::Allowed,
+        drift: edict_core::layer::Drift::Correct,
         retry: None,
         config: subject.config,
         contents: subject.contents,

@@ -3,14 +3,18 @@
 
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use edict_core::config::containerd::Capability;
+use edict_core::config::proxy::ENVIRONMENT;
 use edict_core::config::{Config, containerd::FOLDER, containerd::Mirror, containerd::Registry};
+use edict_core::config::{ProxyUser, Sysctl};
+use percent_encoding::percent_decode_str;
 use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
-use proptest::sample::select;
+use proptest::sample::{select, subsequence};
 use serde_json::{Value, json};
+use systemd_unit_edit::SystemdUnit;
 
-use crate::render::{self, DAEMON, Daemon, Host, Hosts, Renderer};
-use crate::strategy::{any_text, cases, containerd, docker, files, text};
+use crate::render::{self, DAEMON, Daemon, Host, Hosts, Ordered, Renderer};
+use crate::strategy::{any_text, cases, containerd, docker, files, proxy, sysctl, text};
 use crate::subject::Subject;
 
 type Verdict = Result<(), TestCaseError>;
@@ -58,11 +62,19 @@ pub fn docker_holds(render: Renderer, subject: &Subject, before: &str) -> Verdic
         (_, after) => return Err(TestCaseError::fail(format!("{after:?}"))),
     };
     let docker = subject.config.docker.clone().unwrap_or_default();
+    let number = |number: Option<u32>| number.map(|number| json!(number));
+    let list = |list: Option<Vec<String>>| list.map(|list| json!(list));
     let given = [
-        ("registry-mirrors", docker.registry_mirrors),
-        ("insecure-registries", docker.insecure_registries),
+        ("registry-mirrors", list(docker.registry_mirrors)),
+        ("insecure-registries", list(docker.insecure_registries)),
+        ("debug", docker.debug.map(|debug| json!(debug))),
+        (
+            "max-concurrent-downloads",
+            number(docker.max_concurrent_downloads),
+        ),
+        ("shutdown-timeout", number(docker.shutdown_timeout)),
+        ("mtu", number(docker.mtu)),
     ];
-    let given = given.map(|(key, list)| (key, list.map(|list| json!(list))));
     for (key, list) in &given {
         let expected = list.as_ref().or(before.get(key));
         prop_assert_eq!(after.get(key), expected, "{}", key);
@@ -212,8 +224,166 @@ fn of(config: Config) -> Subject {
     }
 }
 
+/// The lines of an `/etc/environment` as somebody has left it.
+pub fn variables() -> impl Strategy<Value = String> {
+    let lines = &[
+        "PATH=/bin:/sbin",
+        "export LANG=\"C.UTF-8\"",
+        "# HTTP_PROXY=http://old",
+        "https_proxy='http://old'",
+        "",
+        "no assignment",
+    ][..];
+    (subsequence(lines, 0..=lines.len()), any::<bool>()).prop_map(|(lines, ends)| {
+        let end = if ends { "\n" } else { "" };
+        lines.join("\n") + end
+    })
+}
+
+/// Every daemon has the variables that were meant, and nobody else's line in `/etc/environment` changes.
+pub fn proxy_holds(render: Renderer, subject: &Subject, before: &str) -> Verdict {
+    let proxy = subject.config.proxy.as_ref().expect("there is one");
+    let host = render(subject, before);
+    let text = |path: &str| {
+        host.get(path)
+            .map(|text| String::from_utf8_lossy(text).into_owned())
+    };
+    let mut known = vec![ENVIRONMENT.to_owned()];
+    for user in &proxy.applies_to {
+        let unit = match user {
+            ProxyUser::Docker => "docker",
+            ProxyUser::Containerd => "containerd",
+            ProxyUser::Kubelet => "kubelet",
+            ProxyUser::Environment => continue,
+        };
+        let [at, drop_in] = [
+            format!("/etc/edict/proxy/{unit}.env"),
+            format!("/etc/systemd/system/{unit}.service.d/zz-edict-proxy.conf"),
+        ];
+        let read: SystemdUnit = text(&drop_in).unwrap_or_default().parse().expect("a unit");
+        let named = read
+            .get_section("Service")
+            .expect("a section")
+            .get_all("EnvironmentFile");
+        prop_assert_eq!(named, [format!("-{at}")]);
+        means(subject, &render::variables(&text(&at).unwrap_or_default()))?;
+        known.extend([at, drop_in]);
+    }
+    let environment = proxy.applies_to.contains(&ProxyUser::Environment);
+    // A line can't have every value, but every one that is let through.
+    if environment && subject.is_let_through() {
+        let read = |text: &str| render::environment(text).0;
+        let given = [
+            ("http_proxy", proxy.http.is_some()),
+            ("https_proxy", proxy.https.is_some()),
+            (
+                "no_proxy",
+                proxy.no_proxy.as_ref().is_some_and(|list| !list.is_empty()),
+            ),
+        ];
+        let ours = |name: &str| given.contains(&(&*name.to_lowercase(), true));
+        let after = read(&text(ENVIRONMENT).unwrap_or_default());
+        let (proxies, others): (Vec<_>, Vec<_>) = after.into_iter().partition(|(n, _)| ours(n));
+        let kept: Vec<_> = read(before)
+            .into_iter()
+            .filter(|(name, _)| !ours(name))
+            .collect();
+        prop_assert_eq!(others, kept);
+        for form in [str::to_uppercase, str::to_lowercase] {
+            let of = |(name, value): &(String, String)| {
+                let same = form(name) == *name;
+                same.then(|| (name.to_uppercase(), value.clone()))
+            };
+            means(subject, &Ordered(proxies.iter().filter_map(of).collect()))?;
+        }
+    }
+    for path in host.keys() {
+        prop_assert!(known.contains(path), "nobody asked for {}", path);
+    }
+    Ok(())
+}
+
+/// These variables say what the proxy of the configuration says.
+fn means(subject: &Subject, read: &Ordered<String>) -> Verdict {
+    let proxy = subject.config.proxy.as_ref().expect("there is one");
+    let part = |key| subject.contents.get(&crate::subject::secret("proxy", key));
+    let mut count = 0;
+    for (name, url) in [("HTTP_PROXY", &proxy.http), ("HTTPS_PROXY", &proxy.https)] {
+        let Some(url) = url else { continue };
+        count += 1;
+        let read = read.get(name).cloned().unwrap_or_default();
+        match (part("username"), part("password"), url.split_once("://")) {
+            (Some(username), Some(password), Some((scheme, rest))) => {
+                let tail = format!("@{rest}");
+                let start = format!("{scheme}://");
+                let pair = read
+                    .strip_prefix(&start)
+                    .and_then(|read| read.strip_suffix(&tail));
+                let pair = pair.and_then(|pair| pair.split_once(':'));
+                let plain = |text| percent_decode_str(text).collect::<Vec<_>>();
+                let pair = pair.map(|(one, other)| (plain(one), plain(other)));
+                prop_assert_eq!(pair, Some((username.to_vec(), password.to_vec())));
+            }
+            _ => prop_assert_eq!(&read, url),
+        }
+    }
+    if let Some(list) = proxy.no_proxy.as_ref().filter(|list| !list.is_empty()) {
+        count += 1;
+        prop_assert_eq!(read.get("NO_PROXY"), Some(&list.join(",")));
+        // What is let through has no comma in it: there are as many as were given.
+        if subject.is_let_through() {
+            prop_assert_eq!(list.join(",").split(',').count(), list.len());
+        }
+    }
+    prop_assert_eq!(read.0.len(), count, "{:?}", read.keys());
+    Ok(())
+}
+
+/// Each setting that is let through stands in the file once, and is what the kernel is to have.
+pub fn sysctl_holds(render: Renderer, subject: &Subject) -> Verdict {
+    let Some(Sysctl(settings)) = subject
+        .config
+        .sysctl
+        .as_ref()
+        .filter(|_| subject.is_let_through())
+    else {
+        return Ok(());
+    };
+    let mut host = render(subject, "{}");
+    host.remove(DAEMON);
+    let text = host
+        .remove("/etc/sysctl.d/99-zz-edict.conf")
+        .unwrap_or_default();
+    let mut read = render::settings(&String::from_utf8_lossy(&text)).0;
+    for (key, value) in settings {
+        let value = value.split_whitespace().collect::<Vec<_>>().join(" ");
+        // The path is that of the key by itself.
+        let path = render::settings(&format!("{key} = 1")).0.remove(0).0;
+        let at = read
+            .iter()
+            .position(|one| *one == (path.clone(), value.clone()));
+        prop_assert!(at.is_some(), "{} = {} is not in {:?}", path, value, read);
+        read.remove(at.unwrap_or_default());
+        let live = host.remove(&format!("/proc/sys/{path}"));
+        prop_assert_eq!(live, Some(value.into_bytes()));
+        prop_assert!(path.split('/').all(|name| !matches!(name, "" | "." | "..")));
+    }
+    prop_assert!(read.is_empty() && host.is_empty(), "{:?} {:?}", read, host);
+    Ok(())
+}
+
 proptest! {
     #![proptest_config(cases(3000))]
+
+    #[test]
+    fn settings_of_the_kernel_read_back(subject in sysctl()) {
+        sysctl_holds(render::real, &subject)?;
+    }
+
+    #[test]
+    fn proxies_read_back(subject in proxy(), before in variables()) {
+        proxy_holds(render::beside, &subject, &before)?;
+    }
 
     #[test]
     fn docker_keys_read_back(subject in docker_subject(), before in daemon()) {

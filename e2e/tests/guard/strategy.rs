@@ -3,17 +3,21 @@
 
 use std::sync::LazyLock;
 
-use edict_core::config::containerd::{self, Capability, Containerd, CredentialsSource, Mirror};
+use edict_core::config::containerd::{self, Capability, Containerd, Mirror};
 use edict_core::config::files::{File, FileOwner, Files};
-use edict_core::config::{Config, Docker};
+use edict_core::config::{
+    Config, CredentialsSource, Docker, Notify, NotifyAction, Proxy, ProxyUser, Sysctl,
+};
 use edict_core::content::{KeyRef, Kind, SecretRef, Source};
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
 use proptest::sample::{Index, select, subsequence};
 use proptest::test_runner::FileFailurePersistence;
+use serde_json::json;
 
 use crate::corpus;
+use crate::plain::plain;
 use crate::subject::{self, CA, Subject};
 
 /// How a property is tried: so many cases, or `PROPTEST_CASES` where that is set. What fails is
@@ -258,12 +262,25 @@ pub fn any_text() -> impl Strategy<Value = String> {
 
 pub fn docker() -> impl Strategy<Value = Docker> {
     let list = |kinds| option::weighted(0.8, vec(text(kinds), 0..4));
-    (list(&["mirror", "url"]), list(&["registry", "host"])).prop_map(
-        |(registry_mirrors, insecure_registries)| Docker {
+    let lists = (list(&["mirror", "url"]), list(&["registry", "host"]));
+    let number = || option::weighted(0.2, 0..4000_u32);
+    let debug = option::of(any::<bool>());
+    (lists, debug, [number(), number(), number()]).prop_map(
+        |((registry_mirrors, insecure_registries), debug, [downloads, timeout, mtu])| Docker {
             registry_mirrors,
             insecure_registries,
+            debug,
+            max_concurrent_downloads: downloads,
+            shutdown_timeout: timeout,
+            mtu,
+            ..Docker::default()
         },
     )
+}
+
+fn notify() -> impl Strategy<Value = Notify> {
+    let action = select(&[NotifyAction::Reload, NotifyAction::Restart][..]);
+    (text(&["unit"]), action).prop_map(|(unit, action)| Notify { unit, action })
 }
 
 pub fn files() -> impl Strategy<Value = Files> {
@@ -273,13 +290,15 @@ pub fn files() -> impl Strategy<Value = Files> {
         any_text(),
         option::of(text(&["mode"])),
         owner,
+        option::weighted(0.3, vec(notify(), 1..3)),
     );
-    let file = file.prop_map(|(path, content, mode, owner)| File {
+    let file = file.prop_map(|(path, content, mode, owner, notify)| File {
         path,
         content: Some(content),
         content_from: None,
         mode,
         owner,
+        notify,
     });
     vec(file, 0..4).prop_map(|mut files| {
         keep_first(&mut files, |file| file.path.clone());
@@ -390,6 +409,51 @@ pub fn containerd() -> impl Strategy<Value = Subject> {
     })
 }
 
+/// Who uses a proxy, the proxy, what goes past it, and perhaps who may use it.
+pub fn proxy() -> impl Strategy<Value = Subject> {
+    use ProxyUser::{Containerd, Docker, Environment, Kubelet};
+    let url = || option::weighted(0.8, text(&["proxy", "url"]));
+    (
+        subsequence(vec![Docker, Containerd, Kubelet, Environment], 1..=4),
+        (url(), url()),
+        option::weighted(0.7, vec(text(&["no-proxy"]), 0..4)),
+        option::weighted(0.3, [any_text(), any_text()]),
+    )
+        .prop_map(|(applies_to, (http, https), no_proxy, credentials)| {
+            let name = "proxy".to_owned();
+            let credentials_from = credentials.is_some().then_some(CredentialsSource {
+                secret_ref: SecretRef { name },
+            });
+            let keys = ["username", "password"].map(|key| subject::secret("proxy", key));
+            let parts = credentials.into_iter().flatten().map(String::into_bytes);
+            Subject {
+                config: Config {
+                    proxy: Some(Proxy {
+                        applies_to,
+                        http,
+                        https,
+                        no_proxy,
+                        credentials_from,
+                    }),
+                    ..Config::default()
+                },
+                contents: subject::contents(keys.into_iter().zip(parts)),
+            }
+        })
+}
+
+/// Settings of the kernel.
+pub fn sysctl() -> impl Strategy<Value = Subject> {
+    let setting = (text(&["sysctl-key"]), text(&["sysctl-value"]));
+    vec(setting, 0..4).prop_map(|settings| Subject {
+        config: Config {
+            sysctl: Some(Sysctl(settings.into_iter().collect())),
+            ..Config::default()
+        },
+        ..Subject::default()
+    })
+}
+
 fn keep_first<T>(list: &mut Vec<T>, name: impl Fn(&T) -> String) {
     let mut seen = std::collections::HashSet::new();
     list.retain(|one| seen.insert(name(one)));
@@ -397,6 +461,20 @@ fn keep_first<T>(list: &mut Vec<T>, name: impl Fn(&T) -> String) {
 
 /// Configurations of every kind.
 pub fn subject() -> impl Strategy<Value = Subject> {
+    (of_values(), option::of(plain())).prop_map(|(mut subject, plain)| {
+        if let Some(plain) = plain {
+            let mut config = json!(subject.config);
+            for name in plain.config.block_names() {
+                config[name] = json!(plain.config)[name].clone();
+            }
+            subject.config = serde_json::from_value(config).expect("a configuration");
+        }
+        subject
+    })
+}
+
+/// Those whose values are free texts.
+fn of_values() -> impl Strategy<Value = Subject> {
     let elsewhere = option::of((text(&["path"]), any_text(), any::<bool>()));
     (
         option::of(docker()),
@@ -404,48 +482,60 @@ pub fn subject() -> impl Strategy<Value = Subject> {
         containerd(),
         any::<bool>(),
         elsewhere,
+        (
+            option::weighted(0.3, proxy()),
+            option::weighted(0.3, sysctl()),
+        ),
     )
-        .prop_map(|(docker, files, mut subject, with_containerd, elsewhere)| {
-            if !with_containerd {
-                subject = Subject::default();
-            }
-            subject.config.docker = docker;
-            subject.config.files = files;
-            if let (Some(files), Some((path, content, secret))) =
-                (&mut subject.config.files, elsewhere)
-            {
-                let key = KeyRef {
-                    name: "file".to_owned(),
-                    key: "content".to_owned(),
-                };
-                let from = match if secret {
-                    Kind::Secret
-                } else {
-                    Kind::ConfigMap
-                } {
-                    Kind::Secret => Source {
-                        secret_key_ref: Some(key),
-                        config_map_key_ref: None,
-                    },
-                    Kind::ConfigMap => Source {
-                        config_map_key_ref: Some(key),
-                        secret_key_ref: None,
-                    },
-                };
-                let more = subject::contents(
-                    from.reference()
-                        .map(|reference| (reference, content.into_bytes())),
-                );
-                subject.contents.0.extend(more.0);
-                files.0.push(File {
-                    path,
-                    content: None,
-                    content_from: Some(from),
-                    mode: None,
-                    owner: None,
-                });
-                keep_first(&mut files.0, |file| file.path.clone());
-            }
-            subject
-        })
+        .prop_map(
+            |(docker, files, mut subject, with_containerd, elsewhere, (proxy, sysctl))| {
+                if !with_containerd {
+                    subject = Subject::default();
+                }
+                subject.config.sysctl = sysctl.and_then(|sysctl| sysctl.config.sysctl);
+                if let Some(proxy) = proxy {
+                    subject.config.proxy = proxy.config.proxy;
+                    subject.contents.0.extend(proxy.contents.0);
+                }
+                subject.config.docker = docker;
+                subject.config.files = files;
+                if let (Some(files), Some((path, content, secret))) =
+                    (&mut subject.config.files, elsewhere)
+                {
+                    let key = KeyRef {
+                        name: "file".to_owned(),
+                        key: "content".to_owned(),
+                    };
+                    let from = match if secret {
+                        Kind::Secret
+                    } else {
+                        Kind::ConfigMap
+                    } {
+                        Kind::Secret => Source {
+                            secret_key_ref: Some(key),
+                            config_map_key_ref: None,
+                        },
+                        Kind::ConfigMap => Source {
+                            config_map_key_ref: Some(key),
+                            secret_key_ref: None,
+                        },
+                    };
+                    let more = subject::contents(
+                        from.reference()
+                            .map(|reference| (reference, content.into_bytes())),
+                    );
+                    subject.contents.0.extend(more.0);
+                    files.0.push(File {
+                        path,
+                        content: None,
+                        content_from: Some(from),
+                        mode: None,
+                        owner: None,
+                        notify: None,
+                    });
+                    keep_first(&mut files.0, |file| file.path.clone());
+                }
+                subject
+            },
+        )
 }

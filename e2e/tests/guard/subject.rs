@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use edict_core::config::{Config, files};
 use edict_core::content::{Content, Contents, Kind, Reference};
-use edict_core::guard::{Policy, Rule, Violation, value};
+use edict_core::guard::{Policy, Violation};
 use serde_json::{Value, json};
 
 /// A certificate for where one is needed.
@@ -38,26 +38,8 @@ impl Subject {
 
 /// The names of the rules that refuse a value; none when it is let through.
 pub fn rules(kind: &str, value: &Value) -> BTreeSet<String> {
-    let names = |rules: Vec<&Rule>| rules.into_iter().map(|rule| rule.name.to_owned()).collect();
-    // There is no block for these yet.
-    let judge = match kind {
-        "proxy" => value::proxy,
-        "no-proxy" | "no-proxy-list" => value::no_proxy,
-        "sysctl-key" => value::sysctl_key,
-        "sysctl-value" => value::sysctl_value,
-        _ => {
-            let found = subject(kind, value).check(&policy());
-            return found.into_iter().map(|violation| violation.rule).collect();
-        }
-    };
-    match value {
-        Value::Array(items) => items
-            .iter()
-            .flat_map(|item| judge(text(item)))
-            .map(|rule| rule.name.to_owned())
-            .collect(),
-        value => names(judge(text(value))),
-    }
+    let found = subject(kind, value).check(&policy());
+    found.into_iter().map(|violation| violation.rule).collect()
 }
 
 fn text(value: &Value) -> &str {
@@ -92,6 +74,28 @@ pub fn subject(kind: &str, value: &Value) -> Subject {
             subject("path", &json!(path))
         }
         "mode" => of(json!({"files": [{"path": "/etc/motd", "content": "", "mode": value}]})),
+        "unit" => of(
+            json!({"files": [{"path": "/etc/motd", "content": "", "notify": [{"unit": value, "action": "Reload"}]}]}),
+        ),
+        "size" => of(json!({"docker": {"logOptions": {"maxSize": value}}})),
+        "proxy" => proxy(&json!({"https": value})),
+        "address" => of(json!({"hosts": [{"address": value, "names": ["a"]}]})),
+        "host-name" => of(json!({"hosts": [{"address": "10.0.0.1", "names": [value]}]})),
+        "time-server" => {
+            of(json!({"ntp": {"appliesTo": ["Chrony", "Timesyncd"], "servers": [value]}}))
+        }
+        "name-server" => of(json!({"dns": {"servers": [value]}})),
+        "search-domain" => of(json!({"dns": {"domains": [value]}})),
+        "limit-domain" => limit(value, &json!("1")),
+        "limit-value" => limit(&json!("*"), value),
+        "module" => of(json!({"modules": [{"name": value}]})),
+        "module-value" => of(json!({"modules": [{"name": "a", "parameters": {"b": value}}]})),
+        "unit-setting" => service(text(value), &json!("1")),
+        "unit-value" => service("LimitNOFILE", value),
+        "sysctl-key" => of(json!({"sysctl": {text(value): "1"}})),
+        "sysctl-value" => of(json!({"sysctl": {"vm.swappiness": value}})),
+        "no-proxy" => subject("no-proxy-list", &json!([value])),
+        "no-proxy-list" => proxy(&json!({"http": "http://proxy", "noProxy": value})),
         "content-size" => file(&"x".repeat(size())),
         "content-total" => {
             let limit = files::CONTENT_MAX;
@@ -142,12 +146,26 @@ fn of(value: Value) -> Subject {
     }
 }
 
+fn limit(domain: &Value, value: &Value) -> Subject {
+    of(json!({"limits": [{"domain": domain, "type": "Both", "item": "nofile", "value": value}]}))
+}
+
+fn service(name: &str, value: &Value) -> Subject {
+    of(json!({"units": [{"unit": "kubelet.service", "settings": {name: value}}]}))
+}
+
 fn file(content: &str) -> Subject {
     of(json!({"files": [{"path": "/etc/motd", "content": content}]}))
 }
 
 fn mirror(mirror: &Value) -> Subject {
     of(json!({"containerd": {"registries": [{"host": "docker.io", "mirrors": [mirror]}]}}))
+}
+
+fn proxy(proxy: &Value) -> Subject {
+    let mut proxy = proxy.clone();
+    proxy["appliesTo"] = json!(["Docker", "Environment"]);
+    of(json!({"proxy": proxy}))
 }
 
 /// A file whose content is elsewhere; with so many bytes there, or nothing.

@@ -51,8 +51,6 @@ pub struct Expected {
     pub docker: Option<Value>,
     /// The NodeConfigs that are for it, with their priorities.
     pub configs: BTreeMap<String, i32>,
-    /// Those that have a key of Docker's file.
-    pub docker_owners: BTreeSet<String>,
     /// Those that lack something which another one has.
     pub losers: BTreeSet<String>,
 }
@@ -105,7 +103,6 @@ pub fn expect(configs: &[Config], node: &Node) -> Expected {
                 expected.losers.insert(config.name.clone());
             } else {
                 docker.insert(key, json!([value]));
-                expected.docker_owners.insert(config.name.clone());
             }
         }
     }
@@ -139,20 +136,15 @@ pub fn say(config: &Config, nodes: &BTreeMap<String, Expected>) -> Said {
         .values()
         .filter(|node| node.configs.contains_key(&config.name))
         .collect();
-    // Nothing tells Docker to read its file again.
-    let pending = mine
-        .iter()
-        .filter(|node| node.docker_owners.contains(&config.name))
-        .count();
     Said {
-        state: match (mine.len(), pending) {
-            (0, _) => State::NoNodes,
-            (_, 0) => State::Applied,
-            _ => State::PendingReload,
+        state: if mine.is_empty() {
+            State::NoNodes
+        } else {
+            State::Applied
         },
         targeted: mine.len(),
-        applied: mine.len() - pending,
-        pending,
+        applied: mine.len(),
+        pending: 0,
         conflict: mine.iter().any(|node| node.losers.contains(&config.name)),
     }
 }
@@ -247,10 +239,10 @@ mod tests {
         assert_eq!(expect(&[], &node(None)), Expected::default());
         let nodes = [("n".to_owned(), expected)].into();
         let said = Said {
-            state: State::PendingReload,
+            state: State::Applied,
             targeted: 1,
-            applied: 0,
-            pending: 1,
+            applied: 1,
+            pending: 0,
             conflict: true,
         };
         assert_eq!(say(&configs[1], &nodes), said);

@@ -6,9 +6,15 @@
 //! begins a file, `host` a registry, `url` a mirror of it. A line that does not fit says nothing,
 //! so that most inputs mean something.
 
-use edict_core::config::containerd::{Capability, CredentialsSource, Mirror, Registry};
+use edict_core::config::certificates::CaCertificate;
+use edict_core::config::containerd::{Capability, Mirror, Registry};
 use edict_core::config::files::{File, FileOwner, Files};
-use edict_core::config::{Config, Containerd, Docker};
+use edict_core::config::hosts::HostEntry;
+use edict_core::config::limits::{Limit, LimitItem, LimitType};
+use edict_core::config::modules::Module;
+use edict_core::config::ntp::TimeClient;
+use edict_core::config::units::UnitSettings;
+use edict_core::config::{Config, Containerd, CredentialsSource, Docker, Proxy, ProxyUser, Sysctl};
 use edict_core::content::{Content, Contents, KeyRef, Kind, Reference, SecretRef, Source};
 use edict_core::guard::Policy;
 use serde::Deserialize;
@@ -102,6 +108,29 @@ impl Input {
                     }
                 }
             }
+            "sysctl" => {
+                let Some((key, value)) = value.split_once(' ') else {
+                    return;
+                };
+                let sysctl = self.config.sysctl.get_or_insert_with(Sysctl::default);
+                sysctl.0.insert(key.to_owned(), value.to_owned());
+            }
+            "proxy" => self.proxy().https = Some(value),
+            "proxy-http" => self.proxy().http = Some(value),
+            "no-proxy" => self.proxy().no_proxy.get_or_insert_default().push(value),
+            "proxy-user" => {
+                let user = match value.as_str() {
+                    "Containerd" => ProxyUser::Containerd,
+                    "Kubelet" => ProxyUser::Kubelet,
+                    "Environment" => ProxyUser::Environment,
+                    _ => ProxyUser::Docker,
+                };
+                self.proxy().applies_to.push(user);
+            }
+            "proxy-credentials" => {
+                let secret_ref = SecretRef { name: value };
+                self.proxy().credentials_from = Some(CredentialsSource { secret_ref });
+            }
             "put" => {
                 let Some((reference, bytes)) = value.split_once(' ') else {
                     return;
@@ -111,6 +140,8 @@ impl Input {
                     self.contents.0.insert(reference, content);
                 }
             }
+            "address" | "host-name" | "time-server" | "name-server" | "search-domain"
+            | "module" | "limit" | "unit-setting" | "trusted" => self.plain(kind, &value),
             "allowed" => self.policy.allowed.push(value),
             "protected" => self.policy.protected.push(value),
             _ => {
@@ -122,6 +153,66 @@ impl Input {
         }
     }
 
+    /// Values of blocks that have a form of their own for each: names and values stand behind one
+    /// another.
+    fn plain(&mut self, kind: &str, value: &str) {
+        let (first, rest) = value.split_once(' ').unwrap_or((value, "1"));
+        let config = &mut self.config;
+        let last =
+            |list: &mut Option<Vec<String>>| list.get_or_insert_default().push(value.to_owned());
+        match kind {
+            "address" => {
+                let names = Vec::new();
+                let address = value.to_owned();
+                let hosts = config.hosts.get_or_insert_default();
+                hosts.0.push(HostEntry { address, names });
+            }
+            "host-name" => {
+                let entry = config.hosts.as_mut().and_then(|hosts| hosts.0.last_mut());
+                if let Some(entry) = entry {
+                    entry.names.push(value.to_owned());
+                }
+            }
+            "time-server" => {
+                let ntp = config.ntp.get_or_insert_default();
+                ntp.applies_to = vec![TimeClient::Chrony, TimeClient::Timesyncd];
+                last(&mut ntp.servers);
+            }
+            "name-server" => last(&mut config.dns.get_or_insert_default().servers),
+            "search-domain" => last(&mut config.dns.get_or_insert_default().domains),
+            "module" => {
+                let parameter = value
+                    .split_once(' ')
+                    .and_then(|(_, rest)| rest.split_once('='));
+                let parameters =
+                    parameter.map(|(name, value)| [(name.to_owned(), value.to_owned())].into());
+                let name = first.to_owned();
+                let modules = config.modules.get_or_insert_default();
+                modules.0.push(Module { name, parameters });
+            }
+            "limit" => config.limits.get_or_insert_default().0.push(Limit {
+                domain: first.to_owned(),
+                kind: LimitType::Both,
+                item: LimitItem::Nofile,
+                value: rest.to_owned(),
+            }),
+            "unit-setting" => {
+                let (name, value) = rest.split_once('=').unwrap_or((rest, "1"));
+                let unit = first.to_owned();
+                let settings = [(name.to_owned(), value.to_owned())].into();
+                let units = config.units.get_or_insert_default();
+                units.0.push(UnitSettings { unit, settings });
+            }
+            _ => {
+                let ca = Some(value.to_owned());
+                let trusted = config.ca_certificates.get_or_insert_default();
+                trusted
+                    .certificates
+                    .push(CaCertificate { ca, ca_from: None });
+            }
+        }
+    }
+
     fn file(&mut self) -> &mut File {
         let files = &mut self.config.files.get_or_insert_with(Files::default).0;
         if files.is_empty() {
@@ -129,6 +220,16 @@ impl Input {
         }
         let last = files.len() - 1;
         &mut files[last]
+    }
+
+    fn proxy(&mut self) -> &mut Proxy {
+        self.config.proxy.get_or_insert(Proxy {
+            applies_to: Vec::new(),
+            http: None,
+            https: None,
+            no_proxy: None,
+            credentials_from: None,
+        })
     }
 
     fn registry(&mut self) -> Option<&mut Registry> {
@@ -166,6 +267,7 @@ fn file(path: String) -> File {
         content_from: None,
         mode: None,
         owner: None,
+        notify: None,
     }
 }
 

@@ -16,6 +16,8 @@ pub const AGENT: &str = "edict-agent";
 pub const AGENT_SECRET: &str = "edict-agent-tls";
 /// Where an agent keeps what it has to remember, on the host.
 const STATE: &str = "/var/lib/edict";
+/// Where systemd has its own socket, on the host.
+const SYSTEMD: &str = "/run/systemd";
 
 /// The labels of everything that belongs to the installation.
 pub fn labels(component: &str) -> BTreeMap<String, String> {
@@ -69,6 +71,31 @@ impl Objects<'_> {
             || json!({"requests": {"cpu": "10m", "memory": "16Mi"}, "limits": {"memory": "128Mi"}}),
             |given| json!(given),
         );
+        let mut env = vec![
+            json!({"name": "EDICT_NODE", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}}),
+            json!({"name": "EDICT_ETC", "value": "/host/etc"}),
+            json!({"name": "EDICT_STATE", "value": STATE}),
+            json!({"name": "EDICT_TLS", "value": "/run/edict/tls"}),
+        ];
+        let mut mounts = vec![
+            // What is mounted below /etc later on is seen as well.
+            json!({"name": "etc", "mountPath": "/host/etc", "mountPropagation": "HostToContainer"}),
+            json!({"name": "state", "mountPath": STATE}),
+            json!({"name": "tls", "mountPath": "/run/edict/tls", "readOnly": true}),
+        ];
+        let mut volumes = vec![
+            json!({"name": "etc", "hostPath": {"path": "/etc", "type": "Directory"}}),
+            json!({"name": "state", "hostPath": {"path": STATE, "type": "DirectoryOrCreate"}}),
+            json!({"name": "tls", "secret": {"secretName": AGENT_SECRET, "defaultMode": 0o400}}),
+        ];
+        if self.fleet.spec.restarts.unwrap_or_default().is_allowed() {
+            // The folder and not the socket: systemd makes that anew when it executes itself anew.
+            // Connecting does not write. A host without systemd has no such folder: its agent comes up
+            // all the same, and says so.
+            env.push(json!({"name": "EDICT_SYSTEMD", "value": SYSTEMD}));
+            mounts.push(json!({"name": "systemd", "mountPath": SYSTEMD, "readOnly": true}));
+            volumes.push(json!({"name": "systemd", "hostPath": {"path": SYSTEMD, "type": "DirectoryOrCreate"}}));
+        }
         let mut labels = labels("agent");
         labels.insert("app.kubernetes.io/name".to_owned(), AGENT.to_owned());
         object(json!({
@@ -92,12 +119,7 @@ impl Objects<'_> {
                             "name": "agent",
                             "image": image,
                             "args": ["serve"],
-                            "env": [
-                                {"name": "EDICT_NODE", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}},
-                                {"name": "EDICT_ETC", "value": "/host/etc"},
-                                {"name": "EDICT_STATE", "value": STATE},
-                                {"name": "EDICT_TLS", "value": "/run/edict/tls"},
-                            ],
+                            "env": env,
                             "ports": [{"name": "https", "containerPort": wire::PORT}],
                             "readinessProbe": {
                                 "exec": {"command": ["/edict-agent", "healthy"]},
@@ -107,7 +129,8 @@ impl Objects<'_> {
                             "startupProbe": {
                                 "exec": {"command": ["/edict-agent", "healthy"]},
                                 "periodSeconds": 1,
-                                "failureThreshold": 60,
+                                // One that goes on where another was interrupted waits for units first.
+                                "failureThreshold": 900,
                                 "timeoutSeconds": 5,
                             },
                             "resources": resources,
@@ -125,18 +148,9 @@ impl Objects<'_> {
                                     "add": ["CHOWN", "DAC_OVERRIDE", "FOWNER"],
                                 },
                             },
-                            "volumeMounts": [
-                                // What is mounted below /etc later on is seen as well.
-                                {"name": "etc", "mountPath": "/host/etc", "mountPropagation": "HostToContainer"},
-                                {"name": "state", "mountPath": STATE},
-                                {"name": "tls", "mountPath": "/run/edict/tls", "readOnly": true},
-                            ],
+                            "volumeMounts": mounts,
                         }],
-                        "volumes": [
-                            {"name": "etc", "hostPath": {"path": "/etc", "type": "Directory"}},
-                            {"name": "state", "hostPath": {"path": STATE, "type": "DirectoryOrCreate"}},
-                            {"name": "tls", "secret": {"secretName": AGENT_SECRET, "defaultMode": 0o400}},
-                        ],
+                        "volumes": volumes,
                     },
                 },
             },
@@ -182,6 +196,23 @@ mod tests {
         serde_json::to_value(objects.daemonset()).unwrap()
     }
 
+    /// What an agent sees of its host.
+    fn host(daemonset: &Value) -> Vec<String> {
+        let volumes = &daemonset["spec"]["template"]["spec"]["volumes"];
+        let paths = volumes.as_array().unwrap().iter();
+        let paths = paths.filter_map(|volume| volume["hostPath"]["path"].as_str());
+        paths.map(ToOwned::to_owned).collect()
+    }
+
+    #[test]
+    fn systemd_is_out_of_reach_where_no_unit_may_be_restarted() {
+        let never = daemonset(json!({"restarts": "Never"}));
+        assert_eq!(host(&never), ["/etc", "/var/lib/edict"]);
+        assert!(!never.to_string().contains("systemd"), "{never}");
+        let allowed = daemonset(json!({"restarts": "Allowed"}));
+        assert_eq!(allowed, daemonset(json!({})));
+    }
+
     #[test]
     fn an_agent_has_no_more_rights_than_it_needs() {
         let daemonset = daemonset(json!({}));
@@ -200,13 +231,7 @@ mod tests {
             json!(["ALL"])
         );
         assert_eq!(container["image"], "edict/agent:own");
-        let host: Vec<_> = pod["volumes"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .filter_map(|v| v["hostPath"]["path"].as_str())
-            .collect();
-        assert_eq!(host, ["/etc", "/var/lib/edict"]);
+        assert_eq!(host(&daemonset), ["/etc", "/var/lib/edict", "/run/systemd"]);
         // Nothing of it outlives a Fleet that somebody frees by hand.
         let owner = &daemonset["metadata"]["ownerReferences"][0];
         assert_eq!(

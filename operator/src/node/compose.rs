@@ -3,10 +3,11 @@
 use edict_core::config::Config;
 use edict_core::content::Contents;
 use edict_core::guard::{Policy, Violation, text};
-use edict_core::layer::{self, Layer};
+use edict_core::layer::{self, Drift, Layer, Restarts};
 use edict_core::wire::{self, Hello, Outcome, Push, Release, Report};
 use edict_crds::nodestate::{
-    ConflictStatus, Contact, LayerRef, LayerStatus, OutcomeStatus, ReleaseStatus, ResourceStatus,
+    ConflictStatus, Contact, DriftStatus, LayerRef, LayerStatus, OutcomeStatus, ReleaseStatus,
+    ResourceStatus,
 };
 use edict_crds::{NodeState, NodeStateSpec, NodeStateStatus};
 
@@ -58,12 +59,12 @@ pub fn compose(
     let mut accepted = Vec::new();
     for (reference, config, contents) in layers {
         if let Some(block) = config
-            .block_names()
+            .needs()
             .find(|block| !hello.blocks.iter().any(|known| known == block))
         {
             let name = &reference.name;
             return Err(TooOld(format!(
-                "the agent does not know the block {block} of NodeConfig {name}: update the Fleet's agent image"
+                "the agent does not know {block} of NodeConfig {name}: update the Fleet's agent image"
             )));
         }
         let violations = config.check(policy, &contents);
@@ -76,6 +77,18 @@ pub fn compose(
                 created: reference.created.0,
                 digest,
                 deletion_policy: reference.deletion_policy,
+                // An older agent restarts nothing, and would not know what this is.
+                restarts: if hello.wire >= wire::UNITS {
+                    reference.restarts
+                } else {
+                    Restarts::Allowed
+                },
+                // An older agent corrects with each push, and would not know what this is.
+                drift: if hello.drifts.is_some() {
+                    reference.drift
+                } else {
+                    Drift::Correct
+                },
                 // An older agent holds nothing, and would not know what this is.
                 retry: reference.retry.filter(|_| hello.wire >= wire::HOLDS),
                 config,
@@ -123,6 +136,8 @@ fn refusal(reference: &LayerRef, digest: &str, violations: &[Violation]) -> Laye
         digest: digest.to_owned(),
         priority: Some(reference.priority),
         deletion_policy: Some(reference.deletion_policy),
+        restarts: Some(reference.restarts),
+        drift: Some(reference.drift),
         retry: reference.retry.clone(),
         in_force: None,
         outcome: OutcomeStatus::Refused,
@@ -155,6 +170,8 @@ pub fn status(
         digest: layer.digest.clone(),
         priority: given(&layer.uid).map(|given| given.priority),
         deletion_policy: given(&layer.uid).map(|given| given.deletion_policy),
+        restarts: given(&layer.uid).map(|given| given.restarts),
+        drift: given(&layer.uid).map(|given| given.drift),
         retry: given(&layer.uid).and_then(|given| given.retry.clone()),
         in_force: layer.in_force.clone(),
         outcome: layer.into(),
@@ -225,7 +242,17 @@ pub fn status(
         resources_cut: u32::try_from(report.resources.len().saturating_sub(RESOURCES_MAX))
             .ok()
             .filter(|more| *more > 0),
+        drift: drift(hello),
     }
+}
+
+/// What somebody else has changed, as the agent says it.
+fn drift(hello: &Hello) -> Vec<DriftStatus> {
+    let list = hello.drifts.iter().flat_map(|drifts| &drifts.list);
+    let masked = |said: &str| cut(&text::mask(said));
+    list.take(ENTRIES_MAX)
+        .map(|drifted| DriftStatus::of(drifted, &masked))
+        .collect()
 }
 
 /// Every violation where there are some: they say more than the agent's own summary of them.

@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use edict_core::config::Config;
 use edict_core::content::Contents;
 use edict_core::wire::{self, Event, Held, Hello};
-use edict_crds::nodestate::Contact;
+use edict_crds::nodestate::{Contact, DriftStatus};
 use edict_crds::{NodeConfig, NodeState, NodeStateStatus};
 use k8s_openapi::api::apps::v1::ControllerRevision;
 use k8s_openapi::api::core::v1::{Node, Pod};
@@ -32,6 +32,8 @@ use crate::revision;
 
 /// The field manager of everything that this controller writes.
 const MANAGER: &str = "edict-node";
+/// How long news of drift waits: so many looks a second an agent may ask for.
+const NEWS: Duration = Duration::from_secs(1);
 /// How often an agent that does not answer is asked: so long a node that is back may wait.
 const KNOCK: Duration = Duration::from_secs(5);
 
@@ -48,6 +50,8 @@ pub async fn run(
         identity,
         node,
         connection: None,
+        seen: None,
+        said: Vec::new(),
         pace: Pace::default(),
     };
     loop {
@@ -69,6 +73,7 @@ pub async fn run(
         tokio::select! {
             () = stop.cancelled() => {}
             () = wake.notified() => {}
+            () = worker.drifts() => {}
             () = tokio::time::sleep(wait) => {}
         }
     }
@@ -81,6 +86,10 @@ struct Worker {
     node: String,
     /// The connection, to which pod and with which certificate.
     connection: Option<(SocketAddr, Arc<Identity>, Agent)>,
+    /// Which count of drift the agent said last, where it can be waited for another.
+    seen: Option<u64>,
+    /// The changes by others that were said: what the cache has of the status may be older.
+    said: Vec<DriftStatus>,
     /// When to push again what was pushed before.
     pace: Pace,
 }
@@ -93,6 +102,7 @@ impl Worker {
             return Ok(None);
         };
         let Some(pod) = self.context.cache.agent(&self.node) else {
+            (self.connection, self.seen) = (None, None);
             let why = match self.context.cache.fleet() {
                 Some(_) => "no agent runs on this node yet",
                 None => {
@@ -163,6 +173,22 @@ impl Worker {
         self.own(hello)
     }
 
+    /// Waits until there is drift that is not known here yet.
+    fn drifts(&self) -> impl Future<Output = ()> + use<> {
+        let asked = self.connection.as_ref().zip(self.seen);
+        let asked = asked.map(|((_, _, agent), seen)| (agent.drifts(seen), seen));
+        async {
+            // Whatever goes wrong, the next look finds it.
+            if let Some((asking, seen)) = asked
+                && asking.await.is_ok_and(|count| count != seen)
+            {
+                // However often an agent says so, others get their turn.
+                return tokio::time::sleep(NEWS).await;
+            }
+            std::future::pending::<()>().await;
+        }
+    }
+
     /// An address that was given to another node's agent meanwhile is no answer.
     fn own(&self, hello: Hello) -> Result<Hello, Error> {
         if hello.node == self.node {
@@ -175,6 +201,7 @@ impl Worker {
     }
 
     async fn converge(&mut self, state: &NodeState, hello: &Hello) -> Result<(), Failure> {
+        self.seen = hello.drifts.as_ref().map(|drifts| drifts.count);
         let policy = self.context.cache.policy();
         let mut layers = Vec::new();
         for layer in &state.spec.layers {
@@ -233,7 +260,17 @@ impl Worker {
         } else {
             before.last_contact.clone()
         };
+        let drift = status.drift.clone();
         self.write(state, status).await?;
+        let known = [before.drift, std::mem::replace(&mut self.said, drift)].concat();
+        let is_known = |news: &DriftStatus| known.iter().any(|known| known.is_same(news));
+        for news in self.said.iter().filter(|one| !is_known(one)) {
+            let warning = news.outcome != "Corrected";
+            self.context
+                .recorder
+                .publish(state, warning, reason::DRIFT, &news.sentence())
+                .await;
+        }
         if back && matches!(before.state, Some(Contact::Unreachable)) {
             self.context
                 .recorder

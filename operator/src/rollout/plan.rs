@@ -291,6 +291,8 @@ fn layer(config: &NodeConfig, revision: &Revision) -> LayerRef {
         priority: config.spec.priority.unwrap_or(0),
         created: created(config),
         deletion_policy: config.spec.deletion_policy.unwrap_or_default(),
+        restarts: config.spec.restarts.unwrap_or_default(),
+        drift: config.spec.drift.unwrap_or_default(),
         retry: config.retry(),
     }
 }

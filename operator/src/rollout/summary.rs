@@ -47,15 +47,21 @@ pub fn summarize(
     let (applied, pending, failed, unreachable) = if refused.is_empty() {
         (
             count(&[State::Applied]),
-            count(&[State::PendingReload, State::Unread, State::Progressing]),
+            count(&[
+                State::PendingReload,
+                State::PendingRestart,
+                State::Unread,
+                State::Progressing,
+            ]),
             count(&[State::Failed, State::Held, State::Refused]),
             count(&[State::Unreachable]),
         )
     } else {
         (0, 0, targeted, 0)
     };
-    nodes.retain(|node| node.state != State::Applied && refused.is_empty());
     nodes.sort_by(|a, b| b.state.cmp(&a.state).then_with(|| a.name.cmp(&b.name)));
+    let remark = remark(&nodes);
+    nodes.retain(|node| node.state != State::Applied && refused.is_empty());
 
     let (state, message) = if leaving {
         let holding = plan.holding.get(uid).map(Vec::as_slice).unwrap_or_default();
@@ -69,7 +75,7 @@ pub fn summarize(
         )
     } else {
         match nodes.first() {
-            None => (State::Applied, String::new()),
+            None => (State::Applied, remark),
             Some(worst) => (worst.state, overall(worst, &nodes)),
         }
     };
@@ -141,6 +147,8 @@ fn is_current(config: &NodeConfig, layer: &LayerStatus, digest: &str) -> bool {
     layer.digest == digest
         && layer.priority == Some(config.spec.priority.unwrap_or(0))
         && layer.deletion_policy == Some(config.spec.deletion_policy.unwrap_or_default())
+        && layer.restarts.unwrap_or_default() == config.spec.restarts.unwrap_or_default()
+        && layer.drift.unwrap_or_default() == config.spec.drift.unwrap_or_default()
         && layer.retry == config.retry()
 }
 
@@ -148,6 +156,7 @@ fn outcome(layer: &LayerStatus) -> State {
     match layer.outcome {
         OutcomeStatus::Applied => State::Applied,
         OutcomeStatus::PendingReload => State::PendingReload,
+        OutcomeStatus::PendingRestart => State::PendingRestart,
         OutcomeStatus::Unread => State::Unread,
         OutcomeStatus::Refused => State::Refused,
         OutcomeStatus::Failed => State::Failed,
@@ -249,16 +258,27 @@ fn sentence(violations: &[Violation]) -> String {
 }
 
 fn overall(worst: &NodeSummary, nodes: &[NodeSummary]) -> String {
-    let alike: Vec<_> = nodes
-        .iter()
-        .filter(|node| node.state == worst.state)
-        .map(|node| node.name.as_str())
-        .collect();
-    let mut message = list(&alike);
-    if !worst.message.is_empty() {
-        let _ = write!(message, ": {}", worst.message);
+    let alike = nodes.iter().filter(|node| node.state == worst.state);
+    together(alike, &worst.message)
+}
+
+/// What is to be said of nodes although they have it: a unit that is not there, for instance.
+fn remark(nodes: &[NodeSummary]) -> String {
+    let first = nodes.iter().find(|node| !node.message.is_empty());
+    first.map_or_else(String::new, |first| {
+        let alike = nodes.iter().filter(|node| node.message == first.message);
+        together(alike, &first.message)
+    })
+}
+
+/// Says something of these nodes.
+fn together<'a>(nodes: impl Iterator<Item = &'a NodeSummary>, message: &str) -> String {
+    let names: Vec<_> = nodes.map(|node| node.name.as_str()).collect();
+    let mut said = list(&names);
+    if !message.is_empty() {
+        let _ = write!(said, ": {message}");
     }
-    message
+    said
 }
 
 fn releasing(holding: &[String], states: &BTreeMap<&str, &NodeState>, uid: &str) -> String {

@@ -10,7 +10,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use edict_core::config::Config;
 use edict_core::layer::DeletionPolicy;
-use edict_core::wire::{self, Event, Fence, Held, Hello, LayerReport, Outcome, Push, Report};
+use edict_core::wire::{
+    self, Drifted, Drifts, Event, Fence, Held, Hello, LayerReport, Outcome, Push, Report,
+};
 use edict_operator::pki::Pair;
 use futures::stream;
 use http::{Request, Response, StatusCode};
@@ -51,6 +53,8 @@ struct Shared {
     memory: Mutex<Memory>,
     /// Whether pushes are done, or wait.
     goes: watch::Sender<bool>,
+    /// What somebody else has changed on its node.
+    drifts: watch::Sender<Drifts>,
 }
 
 pub struct Agent {
@@ -71,6 +75,7 @@ impl Agent {
                 node: node.to_owned(),
                 memory: Mutex::default(),
                 goes: watch::Sender::new(true),
+                drifts: watch::Sender::default(),
             }),
             serving: Mutex::new(None),
         };
@@ -88,6 +93,14 @@ impl Agent {
     pub fn memory(&self) -> MutexGuard<'_, Memory> {
         let memory = self.shared.memory.lock();
         memory.unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Somebody else has changed something on its node.
+    pub fn drifts(&self, drifted: Drifted) {
+        self.shared.drifts.send_modify(|drifts| {
+            drifts.count += 1;
+            drifts.list = vec![drifted];
+        });
     }
 
     /// Pushes that come from now on are begun and not ended.
@@ -148,6 +161,14 @@ async fn answer(
         let once = stream::iter([Bytes::from(hello)]);
         return Ok(respond(StatusCode::OK, tls::pieces(once)));
     }
+    if let Some(seen) = request.uri().path().strip_prefix(wire::DRIFTS) {
+        let seen: u64 = seen.trim_start_matches('/').parse().unwrap();
+        let mut drifts = shared.drifts.subscribe();
+        let now = drifts.wait_for(|drifts| drifts.count != seen).await;
+        let count = Bytes::from(now.unwrap().count.to_string());
+        let once = tls::pieces(stream::iter([count]));
+        return Ok(respond(StatusCode::OK, once));
+    }
     // A client that breaks off here wants no answer.
     let body = request.into_body().collect().await;
     let body = body.unwrap_or_default().to_bytes();
@@ -181,10 +202,11 @@ fn hello(shared: &Shared) -> Hello {
         wire: wire::VERSION,
         node: shared.node.clone(),
         version: "0.1.0".to_owned(),
-        blocks: Config::BLOCKS.iter().map(ToString::to_string).collect(),
+        blocks: Config::known(),
         fence: Some(memory.fence),
         layers: memory.held.values().cloned().collect(),
         report: memory.report.clone(),
+        drifts: Some(shared.drifts.borrow().clone()),
     }
 }
 
@@ -226,6 +248,7 @@ impl Shared {
                 conflicts: Vec::new(),
                 held: false,
                 pending: Vec::new(),
+                restart: false,
             });
         }
         memory.report = Some(report.clone());

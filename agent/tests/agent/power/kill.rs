@@ -24,7 +24,7 @@ fn victim() {
     let recorder = Recorder::over(folder, &["etc", "state"]).0;
     let agent = life::open(folder, &recorder, &life::mounts(Course::InPlace)).unwrap();
     recorder.with(|record| record.kill_at = Some(record.ops.len() + at.parse::<usize>().unwrap()));
-    life::take(&agent, &recorder, step.parse().unwrap());
+    life::take(&agent, &recorder, Course::InPlace, step.parse().unwrap());
 }
 
 /// Has a process take a step until it is killed; says whether it was.
@@ -49,7 +49,7 @@ fn killed_at_any_operation() {
             let quiet = Recorder::quiet();
             node.agent = Some(life::open(node.folder.path(), &quiet, &life.mounts).unwrap());
             for before in 1..step {
-                life::take(node.agent(), &quiet, before);
+                life::take(node.agent(), &quiet, Course::InPlace, before);
             }
             node.agent = None;
             let killed = kill(&node, step, at);

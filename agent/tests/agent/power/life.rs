@@ -6,13 +6,17 @@ use std::sync::Arc;
 use edict_agent::apply::Agent;
 use edict_agent::host::Rooted;
 use edict_agent::state::{self, Store};
+use edict_agent::units::Manager;
+use edict_core::config::NotifyAction;
 use edict_core::guard::Policy;
 use edict_core::layer::{DeletionPolicy, Layer};
 use edict_core::wire::{Event, Fence, Push, Release, Report, VERSION};
 
+use super::app::{App, UNIT};
 use super::model::{Disk, Op, Said};
 use super::record::Recorder;
-use crate::node::{DOCKER, Declared, NAME, Node, Say as _, layer, leaving};
+use crate::node::{DOCKER, Declared, NAME, Node, Say as _, layer, leaving, unlocked};
+use crate::services::BROKEN;
 
 /// What happened to a node.
 pub struct Life {
@@ -48,22 +52,40 @@ pub enum Course {
     InPlace,
     /// The disk is full when the last file of the second revision is to change.
     Full,
+    /// The unit does not run with the second revision.
+    Broken,
 }
 
-pub const COURSES: [Course; 3] = [Course::Replaced, Course::InPlace, Course::Full];
+pub const COURSES: [Course; 4] = [
+    Course::Replaced,
+    Course::InPlace,
+    Course::Full,
+    Course::Broken,
+];
 
 pub fn revisions() -> [Layer; 2] {
     let old = layer("a")
         .file("/etc/motd", "the old one\n")
+        .notify(UNIT, NotifyAction::Restart)
         .file("/etc/hosts", "old hosts\n")
         .file("/etc/edict/old/x", "old x\n")
         .mirrors(&["https://old"]);
     let new = layer("a")
         .file_as("/etc/motd", "a new one\n", "600", None)
+        .notify(UNIT, NotifyAction::Restart)
         .file("/etc/hosts", "new hosts\n")
         .file("/etc/edict/new/y", "new y\n")
         .insecure(&["new"]);
     [old, new]
+}
+
+/// The second revision where the unit does not run with it.
+fn broken(new: &Layer) -> Layer {
+    let mut broken = new.clone();
+    let files = broken.config.files.as_mut().unwrap();
+    files.0[0].content = Some(format!("{BROKEN}\n"));
+    broken.digest = edict_core::layer::digest(&broken.config, &broken.contents);
+    broken
 }
 
 /// An agent over the folders in `base`.
@@ -72,10 +94,11 @@ pub fn open(
     disk: &Arc<Recorder>,
     mounts: &Declared,
 ) -> Result<Arc<Agent>, state::Error> {
+    let manager = Manager::Runs(Arc::new(App::boot(base, disk)));
     let disk = || Arc::clone(disk) as _;
     let host = Rooted::open_on(disk(), &base.join("etc"), mounts.clone()).unwrap();
-    let store = Store::open_on(disk(), &base.join("state"))?;
-    Ok(Arc::new(Agent::open(NAME.into(), host, store)?))
+    let store = unlocked(|| Store::open_on(disk(), &base.join("state")))?;
+    Ok(Arc::new(Agent::open(NAME.into(), host, manager, store)?))
 }
 
 /// All of `/etc`, whatever folder stands for it.
@@ -122,8 +145,11 @@ pub fn mounts(course: Course) -> Declared {
 }
 
 /// Takes a step, and says so.
-pub fn take(agent: &Agent, recorder: &Recorder, number: usize) {
-    let [old, new] = revisions();
+pub fn take(agent: &Agent, recorder: &Recorder, course: Course, number: usize) {
+    let [old, mut new] = revisions();
+    if course == Course::Broken {
+        new = broken(&new);
+    }
     let leaves = leaving(&old, DeletionPolicy::Restore);
     let push = match number {
         1 => push(&[&old], vec![]),
@@ -153,14 +179,15 @@ impl Life {
         let full_at = (course == Course::Full).then(|| last_change(&Self::of(Course::Replaced)));
         recorder.with(|record| record.full_at = full_at);
         for number in 1..=3 {
-            take(node.agent(), &recorder, number);
+            take(node.agent(), &recorder, course, number);
             steps.push(step(&node));
         }
         let [_, new] = revisions();
         assert_eq!(steps[0].tree, steps[3].tree);
-        assert_eq!(steps[1].tree == steps[2].tree, course == Course::Full);
+        let put_back = [Course::Full, Course::Broken].contains(&course);
+        assert_eq!(steps[1].tree == steps[2].tree, put_back);
         let with_new = match course {
-            Course::Full => Self::of(Course::Replaced).with_new,
+            Course::Full | Course::Broken => Self::of(Course::Replaced).with_new,
             _ => steps[2].tree.clone(),
         };
         Self {

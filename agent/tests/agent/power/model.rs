@@ -8,6 +8,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::app::Run;
+
 /// A file or a folder, whatever its name.
 pub type Id = usize;
 
@@ -59,6 +61,8 @@ pub enum Said {
     Report(usize),
     /// An operator of this epoch was admitted.
     Epoch(u64),
+    /// The unit runs like this from now on.
+    Runs(Run),
 }
 
 /// What an id stands for.

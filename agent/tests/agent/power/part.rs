@@ -8,16 +8,97 @@ use super::model::{Id, Op, Said};
 /// What is left out in turn: in words, and the numbers of its operations.
 pub type Part = (String, Vec<usize>);
 
+/// The state folder, and the journal in it.
+const STATE: &str = "/state";
+const RECORD: &str = "/state/state.json";
+
+/// How far a step has come, by the record of the journal that was written last before the operation
+/// after `number`.
+fn phase(life: &Life, number: usize) -> String {
+    let mut content = BTreeMap::new();
+    let mut written = Vec::new();
+    let mut step = 0;
+    for op in &life.ops[..=number] {
+        match op {
+            Op::Write(id, bytes) => _ = content.insert(*id, bytes.clone()),
+            Op::Create { id, name, .. } => _ = content.insert(*id, name.clone().into_bytes()),
+            Op::Rename { to, .. } if to == "state.json" => {
+                let (_, last) = content.iter().next_back().unwrap();
+                written.push((step, last.clone()));
+            }
+            Op::Said(Said::Epoch(_)) => step += 1,
+            _ => {}
+        }
+    }
+    let state = |bytes: &[u8]| serde_json::from_slice::<serde_json::Value>(bytes).unwrap();
+    let Some((step, last)) = written.last() else {
+        return "made".to_owned();
+    };
+    let last = state(last);
+    let owes = |pending: &serde_json::Value| {
+        let mut units = pending.as_object().into_iter().flatten();
+        units.any(|(_, unit)| unit["owed"] == true)
+    };
+    if last["open"] == true {
+        let told = &last["activating"]["told"];
+        return if told.is_null() { "begun" } else { "told" }.to_owned();
+    }
+    if owes(&last["pending"]) {
+        return "owing".to_owned();
+    }
+    let begun = written
+        .iter()
+        .any(|(at, record)| at == step && state(record)["open"] == true);
+    let before = written.iter().rev().nth(1).map(|(_, record)| state(record));
+    if !begun {
+        "admitted"
+    } else if before.is_some_and(|before| before["report"] != last["report"]) {
+        "reported"
+    } else {
+        "ended"
+    }
+    .to_owned()
+}
+
+/// The name that changed last in a folder.
+fn changed(life: &Life, folder: Id, number: usize) -> &str {
+    let before = life.ops[..number].iter().rev();
+    let mut names = before.filter_map(|op| match op {
+        Op::Rename { folder: id, to, .. } if *id == folder => Some(to),
+        Op::Remove { folder: id, name }
+        | Op::MakeFolder {
+            folder: id, name, ..
+        } if *id == folder => Some(name),
+        _ => None,
+    });
+    names.next().map_or("nothing", String::as_str)
+}
+
+/// Whether the unit was told in this step before.
+fn later(life: &Life, number: usize) -> &'static str {
+    let step = life.ops[..number].iter().rev();
+    let mut step = step.take_while(|op| !matches!(op, Op::Said(Said::Epoch(_))));
+    if step.any(|op| matches!(op, Op::Said(Said::Runs(_)))) {
+        " after it ran"
+    } else {
+        ""
+    }
+}
+
 /// Every sync.
 pub fn syncs(life: &Life) -> Vec<Part> {
     let named = Names::of(life);
     let parts = life.ops.iter().enumerate().filter_map(|(number, op)| {
         let what = match op {
-            Op::Sync(id) => &named.0[id],
-            Op::SyncAll(root) => return Some((format!("all of {}", named.0[root]), vec![number])),
+            Op::Sync(id) if named.0[id] == STATE => {
+                let of = changed(life, *id, number);
+                format!("{STATE} with {of} when {}", phase(life, number))
+            }
+            Op::Sync(id) => format!("{}{}", named.0[id], later(life, number)),
+            Op::SyncAll(root) => format!("all of {}", named.0[root]),
             _ => return None,
         };
-        Some((what.clone(), vec![number]))
+        Some((what, vec![number]))
     });
     parts.collect()
 }
@@ -46,7 +127,11 @@ pub fn records(life: &Life) -> Vec<Part> {
                 _ => {}
             }
         }
-        parts.push((named.0[id].clone(), part));
+        let mut what = format!("{}{}", named.0[id], later(life, number));
+        if named.0[id] == RECORD {
+            what = format!("{RECORD} when {}", phase(life, *part.last().unwrap()));
+        }
+        parts.push((what, part));
     }
     parts
 }

@@ -12,6 +12,12 @@ pub fn pem(text: &[u8]) -> Vec<&'static Rule> {
     broken([(!is_pem(text), &rule::PEM)])
 }
 
+/// The certificates in a text that [`pem`] lets through, in DER form.
+pub fn ders(text: &[u8]) -> impl Iterator<Item = Vec<u8>> {
+    let sections = <(SectionKind, Vec<u8>)>::pem_slice_iter(text);
+    sections.filter_map(|section| section.ok().map(|(_, der)| der))
+}
+
 fn is_pem(text: &[u8]) -> bool {
     let mut count = 0;
     for section in <(SectionKind, Vec<u8>)>::pem_slice_iter(text) {

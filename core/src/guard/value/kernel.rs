@@ -3,17 +3,18 @@
 use super::super::rule::{self, Rule};
 use super::super::text;
 use super::{LENGTH_MAX, broken};
+use crate::format::assignment::sysctl_path;
 
 /// Settings whose value the kernel runs, or that say what it runs. A `*` at the end stands for any
 /// rest. Source: the kernel's admin-guide/sysctl/kernel.rst and its uses of call_usermodehelper.
 const EXECUTES: &[&str] = &[
-    "fs.binfmt_misc*",
-    "kernel.core_pattern",
-    "kernel.core_pipe_limit",
-    "kernel.hotplug",
-    "kernel.modprobe",
-    "kernel.poweroff_cmd",
-    "kernel.usermodehelper*",
+    "fs/binfmt_misc*",
+    "kernel/core_pattern",
+    "kernel/core_pipe_limit",
+    "kernel/hotplug",
+    "kernel/modprobe",
+    "kernel/poweroff_cmd",
+    "kernel/usermodehelper*",
 ];
 
 /// The name of a setting: words with dots (or, all of them, slashes) between them.
@@ -21,11 +22,9 @@ const EXECUTES: &[&str] = &[
 /// The first of the two kinds of separator counts, the other is part of a word then; the kernel's
 /// own tool reads it so. Source: sysctl.d(5).
 pub fn sysctl_key(value: &str) -> Vec<&'static Rule> {
-    let separator = value
-        .chars()
-        .find(|c| matches!(c, '.' | '/'))
-        .unwrap_or('.');
-    let words: Vec<_> = value.split(separator).collect();
+    // What is judged is where it leads: a slash in a word of a dotted name is a dot there.
+    let path = sysctl_path(value);
+    let words: Vec<_> = path.split('/').collect();
     let plain =
         |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | '/' | '@' | ':');
     let holds = words.len() > 1
@@ -34,11 +33,11 @@ pub fn sysctl_key(value: &str) -> Vec<&'static Rule> {
             .iter()
             .all(|word| !matches!(*word, "" | "." | "..") && word.chars().all(plain));
     // A minus sign before a key means that errors don't matter: it sets the key all the same.
-    let dotted = words.join(".").to_ascii_lowercase();
-    let dotted = dotted.trim_start_matches('-');
+    let lower = path.to_ascii_lowercase();
+    let lower = lower.trim_start_matches('-');
     let executes = EXECUTES.iter().any(|key| match key.strip_suffix('*') {
-        Some(stem) => dotted.starts_with(stem),
-        None => dotted == *key,
+        Some(stem) => lower.starts_with(stem),
+        None => lower == *key,
     });
     let mut rules = broken([
         (value.len() > LENGTH_MAX, &rule::LENGTH),
@@ -71,7 +70,19 @@ mod tests {
         ] {
             assert_eq!(names(&sysctl_key(honest)), [""; 0], "{honest}");
         }
-        for hostile in ["", "vm", "vm.", ".vm", "a..b", "a.b=c", "a/../b", "é.b"] {
+        for hostile in [
+            "",
+            "vm",
+            "vm.",
+            ".vm",
+            "a..b",
+            "a.b=c",
+            "a/../b",
+            "é.b",
+            "a.//.b",
+            "a./.b",
+            "a.//.kernel.core_pattern",
+        ] {
             assert_eq!(names(&sysctl_key(hostile)), ["sysctl-key"], "{hostile}");
         }
         for hostile in [

@@ -9,18 +9,10 @@ const OWN: &str = "edict-";
 
 /// A key of a ConfigMap or Secret that is not Edict's own.
 ///
-/// Source: RFC 1123 as Kubernetes has it for names (`IsDNS1123Subdomain`), `IsConfigMapKey` for
-/// keys.
+/// Source: [`is_object_name`] for names, `IsConfigMapKey` of Kubernetes for keys.
 pub fn reference(reference: &Reference) -> Vec<&'static Rule> {
     let Reference { kind: _, name, key } = reference;
-    let edge = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
-    let label = |label: &str| {
-        let bytes = label.as_bytes();
-        let ends = bytes.first().zip(bytes.last());
-        ends.is_some_and(|(first, last)| edge(*first) && edge(*last))
-            && bytes.iter().all(|b| edge(*b) || *b == b'-')
-    };
-    let name_holds = name.len() <= 253 && name.split('.').all(label);
+    let name_holds = is_object_name(name);
     let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
     let key_holds = (1..=253).contains(&key.len())
         && key.bytes().all(plain)
@@ -30,6 +22,20 @@ pub fn reference(reference: &Reference) -> Vec<&'static Rule> {
         (!name_holds || !key_holds, &rule::REFERENCE),
         (name.starts_with(OWN), &rule::REFERENCE_OWN),
     ])
+}
+
+/// Whether `name` can be that of an object.
+///
+/// Source: RFC 1123 as Kubernetes has it for names (`IsDNS1123Subdomain`).
+pub fn is_object_name(name: &str) -> bool {
+    let edge = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+    let label = |label: &str| {
+        let bytes = label.as_bytes();
+        let ends = bytes.first().zip(bytes.last());
+        ends.is_some_and(|(first, last)| edge(*first) && edge(*last))
+            && bytes.iter().all(|b| edge(*b) || *b == b'-')
+    };
+    name.len() <= 253 && name.split('.').all(label)
 }
 
 /// A user name and a password as a header of Basic authentication carries them.

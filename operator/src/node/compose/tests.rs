@@ -1,5 +1,6 @@
 use super::*;
 use edict_core::layer::DeletionPolicy;
+use edict_core::layer::Restarts;
 use edict_core::retry::Retry;
 use edict_core::wire::{Held, LayerReport, ReleaseReport, ResourceReport, Written};
 use serde_json::json;
@@ -135,7 +136,7 @@ fn an_agent_that_does_not_know_a_block_is_not_sent_it() {
     .err()
     .unwrap();
     assert!(
-        message.contains("block files of NodeConfig name-a"),
+        message.contains("does not know files of NodeConfig name-a"),
         "{message}"
     );
     let newer = Hello {
@@ -143,6 +144,63 @@ fn an_agent_that_does_not_know_a_block_is_not_sent_it() {
         ..hello()
     };
     assert!(compose("n", &spec, vec![files], &[], &newer, &Policy::default()).is_err());
+}
+
+#[test]
+fn a_field_that_an_agent_does_not_know_is_not_sent_to_it() {
+    let notify = json!([{"unit": "a.service", "action": "Reload"}]);
+    let file = json!({"path": "/etc/motd", "content": "", "notify": notify});
+    let files = layer("a", json!({"files": [file]}));
+    let spec = spec(&[&files], &[]);
+    let compose = |blocks: &[&str]| {
+        let hello = Hello {
+            blocks: blocks.iter().map(ToString::to_string).collect(),
+            ..hello()
+        };
+        let layers = vec![files.clone()];
+        compose("n", &spec, layers, &[], &hello, &Policy::default())
+    };
+    let TooOld(message) = compose(&["files"]).err().unwrap();
+    assert!(
+        message.contains("files.notify of NodeConfig name-a"),
+        "{message}"
+    );
+    assert!(compose(&["files", "files.notify"]).is_ok());
+}
+
+#[test]
+fn what_may_be_restarted_is_told_to_who_restarts() {
+    let mut never = layer("a", json!({"docker": {}}));
+    never.0.restarts = Restarts::Never;
+    never.0.drift = Drift::Report;
+    let spec = spec(&[&never], &[]);
+    let push = |wire| {
+        let hello = Hello { wire, ..hello() };
+        let layers = vec![never.clone()];
+        compose("n", &spec, layers, &[], &hello, &Policy::default())
+            .ok()
+            .unwrap()
+            .push
+    };
+    assert_eq!(push(wire::UNITS).layers[0].restarts, Restarts::Never);
+    for older in wire::OLDEST..wire::UNITS {
+        assert_eq!(push(older).layers[0].restarts, Restarts::Allowed);
+    }
+    assert_eq!(push(wire::VERSION).layers[0].drift, Drift::Correct);
+    let hello = Hello {
+        drifts: Some(wire::Drifts::default()),
+        ..hello()
+    };
+    let composed = compose(
+        "n",
+        &spec,
+        vec![never.clone()],
+        &[],
+        &hello,
+        &Policy::default(),
+    );
+    let push = composed.ok().unwrap().push;
+    assert_eq!(push.layers[0].drift, Drift::Report);
 }
 
 #[test]
@@ -183,6 +241,7 @@ fn a_status_says_what_is_held_and_which_try_it_was() {
         violations: vec![],
         conflicts: vec![],
         pending: vec![],
+        restart: false,
     };
     for (held, outcome, word) in [
         (true, Outcome::Failed, OutcomeStatus::Held),
@@ -214,6 +273,7 @@ fn a_status_is_bounded_and_shows_no_credentials() {
         violations: vec![],
         conflicts: vec![],
         pending: vec!["docker.service".into()],
+        restart: false,
     };
     let pending = LayerReport {
         uid: "b".into(),

@@ -98,6 +98,19 @@ fn all_there() {
 }
 
 #[test]
+fn what_is_said_of_nodes_that_have_it_is_said() {
+    let absent = || ended("Applied", "docker.service is not on this node", json!([]));
+    let status = of(&[
+        ("n1", ended("Applied", "", json!([]))),
+        ("n3", absent()),
+        ("n2", absent()),
+    ]);
+    assert_eq!(status.state, Some(State::Applied));
+    assert_eq!(status.message, "n2, n3: docker.service is not on this node");
+    assert_eq!(condition(&status, "Ready").0, "True");
+}
+
+#[test]
 fn the_worst_node_gives_the_state_and_all_are_counted() {
     let stale = json!({"state": "Ready", "layers": [{"uid": "u", "name": "a", "digest": "old", "outcome": "Applied"}]});
     let status = of(&[

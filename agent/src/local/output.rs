@@ -1,10 +1,12 @@
 //! What was done, or would be, for people and for programs.
 
+use std::collections::BTreeMap;
 use std::fmt::{Display, Write as _};
 use std::io::{self, Write as _};
 use std::time::Duration;
 
 use edict_core::guard::text;
+use edict_core::resource::Action;
 use edict_core::wire::{Hello, Outcome, Report, Written};
 use serde::Serialize;
 use serde_json::Value;
@@ -113,14 +115,15 @@ pub fn plan(dry: &Dry, output: Output) -> io::Result<()> {
     match output {
         Output::Json => json(&serde_json::json!({
             "changes": changes,
+            "units": dry.units,
             "layers": dry.report.layers,
             "releases": dry.report.releases,
         })),
-        Output::Text => print(&text(&changes, &dry.report)),
+        Output::Text => print(&text(&changes, &dry.units, &dry.report)),
     }
 }
 
-fn text(changes: &[Shown<'_>], report: &Report) -> String {
+fn text(changes: &[Shown<'_>], units: &BTreeMap<String, Action>, report: &Report) -> String {
     let mut text = String::new();
     for shown in changes {
         let Shown {
@@ -145,6 +148,9 @@ fn text(changes: &[Shown<'_>], report: &Report) -> String {
                 format_args!("{path} is a mount point: it is written over in its place"),
             );
         }
+    }
+    for (unit, action) in units {
+        line(&mut text, format_args!("{unit}: {action}"));
     }
     said(&mut text, report, "would be ");
     let count = changes.len();
@@ -200,59 +206,72 @@ pub fn status(hello: &Hello, interrupted: bool, output: Output) -> io::Result<()
 
 fn said(text: &mut String, report: &Report, would: &str) {
     for release in &report.releases {
-        let name = &release.name;
         let how = if release.done {
-            format!("{would}given back")
+            "given back"
         } else {
-            format!("{would}not given back")
+            "not given back"
         };
-        match &*release.message {
-            "" => line(text, format_args!("{name}: {how}")),
-            message => line(text, format_args!("{name}: {how}: {message}")),
-        }
+        became(
+            text,
+            &release.name,
+            &format!("{would}{how}"),
+            &release.message,
+        );
     }
     for layer in &report.layers {
-        let name = &layer.name;
         let outcome = match layer.outcome {
             Outcome::Applied => "Applied",
+            Outcome::PendingReload if layer.restart => "PendingRestart",
             Outcome::PendingReload => "PendingReload",
             Outcome::Unread => "Unread",
             Outcome::Refused => "Refused",
             Outcome::Failed => "Failed",
         };
-        match &*layer.message {
-            "" => line(text, format_args!("{name}: {would}{outcome}")),
-            message => line(text, format_args!("{name}: {would}{outcome}: {message}")),
-        }
+        became(
+            text,
+            &layer.name,
+            &format!("{would}{outcome}"),
+            &layer.message,
+        );
         // The message has the first.
         for violation in layer.violations.iter().skip(1) {
             line(text, format_args!("  {violation}"));
         }
         for conflict in &layer.conflicts {
-            let key = conflict.key.as_ref().map(|key| format!(" {key}"));
-            let (path, key) = (&conflict.path, key.unwrap_or_default());
+            let place = place(&conflict.path, conflict.key.as_ref());
             let winner = &conflict.winner_name;
             line(
                 text,
-                format_args!("  {path}{key} is {winner}'s, which goes before it"),
+                format_args!("  {place} is {winner}'s, which goes before it"),
             );
         }
     }
 }
 
+fn became(text: &mut String, name: &str, how: &str, message: &str) {
+    match message {
+        "" => line(text, format_args!("{name}: {how}")),
+        message => line(text, format_args!("{name}: {how}: {message}")),
+    }
+}
+
+/// A file, or a key in it.
+fn place(path: &str, key: Option<impl Display>) -> String {
+    match key {
+        None => path.to_owned(),
+        Some(key) => format!("{path} {key}"),
+    }
+}
+
 fn resources(text: &mut String, report: &Report) {
     for resource in &report.resources {
-        let key = resource.key.as_ref().map(|key| format!(" {key}"));
-        let (path, key) = (&resource.path, key.unwrap_or_default());
+        let place = place(&resource.path, resource.key.as_ref());
         let how = match resource.result {
             Written::Replaced => "",
             Written::InPlace => ", written over in its place",
             Written::Unchanged => ", as it was",
         };
-        line(
-            text,
-            format_args!("  {path}{key} of {}{how}", resource.owner),
-        );
+        line(text, format_args!("  {place} of {}{how}", resource.owner));
     }
 }
 

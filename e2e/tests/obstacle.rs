@@ -1,23 +1,20 @@
 //! What stands in the way on a host: links, mounts and disks. Each ends in a sentence and with
 //! `/etc` as it was, or in the right file with everything around it as it was.
 
-use std::collections::BTreeMap;
-
 use anyhow::{Context as _, Result, ensure};
+use e2e::host::{AGENT, manifest};
+use e2e::hostfile::same_on;
 use e2e::settings::Settings;
-use e2e::{Host, Node, image};
+use e2e::{Host, Trees};
 use edict_core::digest;
 use serde_json::{Value, json};
 
-const AGENT: &str = "/usr/local/bin/edict-agent";
 /// Where the tests may make a mess.
 const HERE: &str = "/etc/edict";
 
 /// A host with the agent's program on it, and folders to make a mess in.
 async fn boot() -> Result<Host> {
-    let settings = Settings::read()?;
-    let agent = image::agent(&settings).await?;
-    let host = Host::boot(&settings, &[(&agent, AGENT)]).await?;
+    let host = Host::with_agent(&Settings::read()?, &[]).await?;
     host.node().run(&["mkdir", HERE]).await?;
     Ok(host)
 }
@@ -30,27 +27,7 @@ fn files(files: &[(&str, &str)]) -> Value {
 }
 
 fn config(spec: &Value) -> Value {
-    json!({
-        "apiVersion": "edict.dev/v1alpha1",
-        "kind": "NodeConfig",
-        "metadata": {"name": "ground"},
-        "spec": spec,
-    })
-}
-
-/// Runs a command of the agent with these manifests: exit code, and what it said.
-async fn edict(node: &Node, command: &str, manifests: &[Value]) -> Result<(i32, String)> {
-    let documents: Vec<_> = manifests.iter().map(Value::to_string).collect();
-    let file = "/run/manifest.yaml";
-    let text = documents.join("\n---\n");
-    node.write(file, text.as_bytes(), 0o600, 0, 0).await?;
-    let ended = node.exec(&[AGENT, command, "--root", "/", file]).await?;
-    let code = ended.code.context("it was killed")?;
-    Ok((code, format!("{}{}", ended.text(), ended.stderr)))
-}
-
-async fn shell(node: &Node, script: &str) -> Result<String> {
-    node.run(&["bash", "-euc", script]).await
+    manifest("ground", spec)
 }
 
 /// Something in the way.
@@ -211,24 +188,26 @@ async fn what_can_not_be_done_is_said_and_nothing_changed() -> Result<()> {
     let node = host.node();
     for case in ways().into_iter().chain(obstacles()) {
         let name = case.name;
-        shell(node, case.before).await.context(name)?;
-        let outcome = refused(node, &case).await;
-        shell(node, case.after).await.context(name)?;
+        node.shell(case.before).await.context(name)?;
+        let outcome = refused(&host, &case).await;
+        node.shell(case.after).await.context(name)?;
         outcome.context(name)?;
         // What was in the way is gone, and nothing was remembered of it.
-        let (code, said) = edict(node, "restore", &case.manifests[..1]).await?;
+        let (code, said) = host.edict("restore", &case.manifests[..1]).await?;
         let forgotten = code == 0 && said == "ground: is not in force here\n";
         ensure!(forgotten, "{name}: {code}: {said}");
     }
     Ok(())
 }
 
-async fn refused(node: &Node, case: &Case) -> Result<()> {
+async fn refused(host: &Host, case: &Case) -> Result<()> {
+    let node = host.node();
     // The first does not look into what is mounted there.
     let names = ["find", HERE, "/var/lib/edict", "-name", ".edict*"];
-    let before = node.tree("/etc").await?;
+    let here = std::slice::from_ref(node);
+    let before = Trees::of(here).await?;
     for command in ["plan", "apply"] {
-        let (code, said) = edict(node, command, &case.manifests).await?;
+        let (code, said) = host.edict(command, &case.manifests).await?;
         if command == "apply" || case.planned {
             ensure!(code == 1, "{command} ended with {code}: {said}");
             for word in case.says {
@@ -240,94 +219,63 @@ async fn refused(node: &Node, case: &Case) -> Result<()> {
         } else {
             ensure!(code == 3, "{command} ended with {code}: {said}");
         }
-        let after = node.tree("/etc").await?;
-        ensure!(
-            after == before,
-            "{command} changed {}",
-            difference(&before, &after)
-        );
+        before.unchanged(here).await.context(command)?;
         let left = node.exec(&names).await?.text();
         ensure!(left.trim().is_empty(), "{command} left {left}");
     }
     Ok(())
 }
 
-fn difference(before: &BTreeMap<String, String>, after: &BTreeMap<String, String>) -> String {
-    let all = before.keys().chain(after.keys());
-    let differ = all.filter(|path| before.get(*path) != after.get(*path));
-    let differ =
-        differ.map(|path| format!("{path}: {:?} -> {:?}", before.get(path), after.get(path)));
-    differ.collect::<Vec<_>>().join("\n")
-}
-
-/// The inode, mode and owner of a file.
-async fn identity(node: &Node, path: &str) -> Result<String> {
-    node.run(&["stat", "--format=%i %a %u:%g", path]).await
-}
-
 /// Applies, looks, and gives back: then all of `/etc` is as it was.
 async fn and_back(
-    node: &Node,
+    host: &Host,
     manifest: Value,
     look: impl AsyncFnOnce() -> Result<()>,
 ) -> Result<()> {
-    let before = node.tree("/etc").await?;
+    let here = std::slice::from_ref(host.node());
+    let before = Trees::of(here).await?;
     let manifest = [manifest];
-    let (code, said) = edict(node, "apply", &manifest).await?;
+    let (code, said) = host.edict("apply", &manifest).await?;
     ensure!(
         code == 0 && said.contains("ground: Applied"),
         "{code}: {said}"
     );
     look().await?;
-    let (code, said) = edict(node, "restore", &manifest).await?;
+    let (code, said) = host.edict("restore", &manifest).await?;
     ensure!(
         code == 0 && said.contains("ground: given back"),
         "{code}: {said}"
     );
-    let after = node.tree("/etc").await?;
-    ensure!(
-        after == before,
-        "not as it was: {}",
-        difference(&before, &after)
-    );
-    Ok(())
-}
-
-async fn says(node: &Node, path: &str, content: &str) -> Result<()> {
-    let found = node.text(path).await?;
-    ensure!(found.as_deref() == Some(content), "{path}: {found:?}");
-    Ok(())
+    before.unchanged(here).await
 }
 
 #[tokio::test]
 async fn what_is_odd_is_written_and_given_back() -> Result<()> {
     let host = boot().await?;
     let node = host.node();
+    let here = std::slice::from_ref(node);
 
     // The other name of a file keeps what the file was.
-    shell(
-        node,
-        "echo old >/etc/edict/one; ln /etc/edict/one /etc/edict/two",
-    )
-    .await?;
+    node.shell("echo old >/etc/edict/one; ln /etc/edict/one /etc/edict/two")
+        .await?;
     let one = "/etc/edict/one";
-    and_back(node, files(&[(one, "new\n")]), async || {
-        says(node, one, "new\n").await?;
-        says(node, "/etc/edict/two", "old\n").await
+    and_back(&host, files(&[(one, "new\n")]), async || {
+        same_on(here, one, "new\n").await?;
+        same_on(here, "/etc/edict/two", "old\n").await
     })
     .await
     .context("hard link")?;
 
     // Where a rename is impossible the file stays the same one.
     let hosts = "/etc/hosts";
-    let was = identity(node, hosts).await?;
+    let was = node.identity(hosts).await?;
     and_back(
-        node,
+        &host,
         files(&[(hosts, "127.0.0.1 localhost\n")]),
         async || {
-            says(node, hosts, "127.0.0.1 localhost\n").await?;
+            same_on(here, hosts, "127.0.0.1 localhost\n").await?;
             ensure!(
-                identity(node, hosts).await? == was,
+                node.identity(hosts).await? == was,
                 "{hosts} is another file"
             );
             let said = node.run(&[AGENT, "status", "--root", "/"]).await?;
@@ -338,16 +286,16 @@ async fn what_is_odd_is_written_and_given_back() -> Result<()> {
     .await
     .context("mount point")?;
     ensure!(
-        identity(node, hosts).await? == was,
+        node.identity(hosts).await? == was,
         "{hosts} is another file"
     );
 
     // The largest file that is kept.
     let large = "/etc/edict/large";
-    shell(node, "head --bytes=10M /dev/urandom >/etc/edict/large; chmod 640 /etc/edict/large; chown 3:4 /etc/edict/large").await?;
+    node.shell("head --bytes=10M /dev/urandom >/etc/edict/large; chmod 640 /etc/edict/large; chown 3:4 /etc/edict/large").await?;
     let was = digest::of_bytes(&node.read(large).await?.unwrap_or_default());
-    and_back(node, files(&[(large, "small\n")]), async || {
-        says(node, large, "small\n").await
+    and_back(&host, files(&[(large, "small\n")]), async || {
+        same_on(here, large, "small\n").await
     })
     .await
     .context("10 MiB")?;
@@ -355,33 +303,28 @@ async fn what_is_odd_is_written_and_given_back() -> Result<()> {
     ensure!(now == was, "the 10 MiB are others");
 
     // Names that are no text, beside a file and in a folder that was made for one.
-    shell(node, "touch $'/etc/edict/\\xff'; mkdir $'/etc/edict/\\xfe'").await?;
+    node.shell("touch $'/etc/edict/\\xff'; mkdir $'/etc/edict/\\xfe'")
+        .await?;
     and_back(
-        node,
+        &host,
         files(&[("/etc/edict/new/file", "new\n")]),
         async || {
-            shell(node, "touch $'/etc/edict/new/\\xff'").await?;
-            let (_, said) = edict(
-                node,
-                "plan",
-                &[files(&[("/etc/edict/new/file", "newer\n")])],
-            )
-            .await?;
+            node.shell("touch $'/etc/edict/new/\\xff'").await?;
+            let (_, said) = host
+                .edict("plan", &[files(&[("/etc/edict/new/file", "newer\n")])])
+                .await?;
             ensure!(said.contains("+newer"), "{said}");
-            shell(node, "rm $'/etc/edict/new/\\xff'").await.map(drop)
+            node.shell("rm $'/etc/edict/new/\\xff'").await.map(drop)
         },
     )
     .await
     .context("names")?;
 
     // Behind a link within /etc the file itself is written, and the link stays.
-    shell(
-        node,
-        "echo old >/etc/edict/real; ln -s real /etc/edict/link",
-    )
-    .await?;
-    and_back(node, files(&[("/etc/edict/link", "new\n")]), async || {
-        says(node, "/etc/edict/real", "new\n").await?;
+    node.shell("echo old >/etc/edict/real; ln -s real /etc/edict/link")
+        .await?;
+    and_back(&host, files(&[("/etc/edict/link", "new\n")]), async || {
+        same_on(here, "/etc/edict/real", "new\n").await?;
         let leads = node.run(&["readlink", "/etc/edict/link"]).await?;
         ensure!(leads.trim() == "real", "{leads}");
         Ok(())
