@@ -4,6 +4,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use edict_core::guard::path::ROOT;
+use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, statx};
+use rustix::io::Errno;
 
 /// Says which paths are mount points.
 pub trait Mounts: Send + Sync + 'static {
@@ -11,7 +13,8 @@ pub trait Mounts: Send + Sync + 'static {
     fn is_mount_point(&self, path: &str) -> io::Result<bool>;
 }
 
-/// The kernel's own table, read anew each time: mounts come and go.
+/// What the kernel says, anew each time: mounts come and go. It tells of each file whether it is the root
+/// of a mount (`statx(2)`, since Linux 5.8); where it does not, its table has all of them.
 #[derive(Debug)]
 pub struct MountInfo {
     etc: PathBuf,
@@ -29,9 +32,32 @@ impl Mounts for MountInfo {
     fn is_mount_point(&self, path: &str) -> io::Result<bool> {
         let inner = path.strip_prefix(ROOT).unwrap_or(path);
         let here = self.etc.join(inner.trim_start_matches('/'));
-        let table = std::fs::read("/proc/self/mountinfo")?;
-        Ok(points(&table).any(|point| Path::new(&point) == here))
+        match is_mount_root(&here)? {
+            Some(is) => Ok(is),
+            None => is_listed(&here),
+        }
     }
+}
+
+/// Whether something is mounted right at `path`, if the kernel says that of a file.
+fn is_mount_root(path: &Path) -> io::Result<Option<bool>> {
+    let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
+    let attribute = StatxAttributes::MOUNT_ROOT;
+    match statx(CWD, path, flags, StatxFlags::empty()) {
+        Ok(stat) if stat.stx_attributes_mask.contains(attribute) => {
+            Ok(Some(stat.stx_attributes.contains(attribute)))
+        }
+        // An older kernel, or a filter of system calls that does not know this one.
+        Ok(_) | Err(Errno::NOSYS | Errno::PERM) => Ok(None),
+        Err(Errno::NOENT | Errno::NOTDIR) => Ok(Some(false)),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Whether the kernel's table has this mount point.
+fn is_listed(path: &Path) -> io::Result<bool> {
+    let table = std::fs::read("/proc/self/mountinfo")?;
+    Ok(points(&table).any(|point| Path::new(&point) == path))
 }
 
 /// The mount points of a table in the format of `proc_pid_mountinfo(5)`: the fifth field of each
@@ -84,5 +110,17 @@ mod tests {
         // The root of the file system is one for sure.
         let root = MountInfo::new(Path::new("/")).unwrap();
         assert!(root.is_mount_point("/etc").unwrap());
+        assert!(!mounts.is_mount_point("/etc/none").unwrap());
+    }
+
+    #[test]
+    fn the_table_says_the_same_as_the_kernel() {
+        for path in ["/", "/proc", "/proc/self", "/dev", "/etc", "/etc/none"] {
+            let path = Path::new(path);
+            let said = is_mount_root(path).unwrap();
+            let is = is_listed(path).unwrap();
+            assert!(said.is_none_or(|said| said == is), "{}", path.display());
+        }
+        assert!(is_listed(Path::new("/proc")).unwrap());
     }
 }
