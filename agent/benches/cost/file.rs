@@ -1,18 +1,12 @@
-//! What applying costs: one file of 1 KiB, journal and all, beside the least that makes a file safe on
-//! disk; and a push that changes nothing beside reading and hashing the same files.
+//! One file of 1 KiB, journal and all, beside the least that makes a file safe on disk; and a push that
+//! changes nothing beside reading and hashing the same files.
 //!
 //! Both sides of a comparison take turns in one run, and the median turn of each counts: a disk is
 //! slow at times, for both.
-//!
-//! `cargo bench --package edict-agent`. `TMPDIR` says on which disk.
-#![expect(
-    clippy::unwrap_used,
-    reason = "a benchmark that can't do its work has nothing to say"
-)]
 
 use std::fs::{self, File};
 use std::hint::black_box;
-use std::io::{self, Write as _};
+use std::io::Write as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -34,39 +28,6 @@ const KIB: usize = 1024;
 const TURNS: usize = 101;
 /// Files of a push that changes nothing.
 const RESOURCES: usize = 50;
-/// How much slower than the bare minimum one file may be.
-const FILE_MAX: f64 = 2.5;
-/// How much slower than reading and hashing its files a push may be that changes nothing.
-const IDLE_MAX: f64 = 10.0;
-
-fn main() -> io::Result<()> {
-    let folder = tempfile::tempdir()?;
-    let mut missed = 0;
-    let mut say = |what: &str, [ours, least]: [Duration; 2], most: f64| {
-        let ratio = ours.as_secs_f64() / least.as_secs_f64();
-        missed += u32::from(ratio > most);
-        let verdict = if ratio > most { "MISSED" } else { "ok" };
-        writeln!(
-            io::stdout(),
-            "{what:<48} {ours:>10.1?} {least:>10.1?} {ratio:>6.2}x of {most}x {verdict}"
-        )
-    };
-    say(
-        "one file of 1 KiB, beside write, sync, rename, sync",
-        one_file(folder.path()),
-        FILE_MAX,
-    )?;
-    say(
-        "50 files that are there, beside reading, hashing",
-        idle(folder.path()),
-        IDLE_MAX,
-    )?;
-    if missed > 0 {
-        std::process::exit(1);
-    }
-    Ok(())
-}
-
 fn agent(folder: &Path) -> Agent {
     let etc = folder.join("etc");
     fs::create_dir_all(&etc).unwrap();
@@ -127,7 +88,8 @@ fn turns(mut ours: impl FnMut(usize), mut least: impl FnMut(usize)) -> [Duration
     [median(both.0), median(both.1)]
 }
 
-fn one_file(folder: &Path) -> [Duration; 2] {
+/// One file, applied and made safe.
+pub fn one(folder: &Path) -> [Duration; 2] {
     let agent = agent(folder);
     let contents = ["a", "b"].map(|letter| letter.repeat(KIB));
     let pushes = contents
@@ -150,7 +112,8 @@ fn one_file(folder: &Path) -> [Duration; 2] {
     )
 }
 
-fn idle(folder: &Path) -> [Duration; 2] {
+/// A push that changes nothing.
+pub fn idle(folder: &Path) -> [Duration; 2] {
     let folder = &folder.join("idle");
     let agent = agent(folder);
     let content = "a".repeat(KIB);
