@@ -144,6 +144,7 @@ impl Agent {
             // What was interrupted and is not mended yet is no state to rest in.
             report: state.report.clone().filter(|_| !state.open),
             drifts: Some(drifts),
+            plans: true,
         }
     }
 

@@ -51,7 +51,8 @@ pub fn plan(args: &Manifests) -> anyhow::Result<ExitCode> {
     let place = Place::of(&args.local)?;
     let (agent, _scratch) = place.reader()?;
     let dry = agent.dry(&wanted.push(&agent.hello().layers))?;
-    output::plan(&dry, args.local.output)?;
+    let dry = dry.context("this agent is at work")?;
+    output::plan(&dry.planned(), args.local.output)?;
     Ok(if !dry.report.is_settled() {
         NOT_ALL.into()
     } else if dry.changes.is_empty() && dry.units.is_empty() {
@@ -64,6 +65,7 @@ pub fn plan(args: &Manifests) -> anyhow::Result<ExitCode> {
 /// Applies.
 pub fn apply(args: &Manifests) -> anyhow::Result<ExitCode> {
     let wanted = wanted(&args.files)?;
+    wanted.is_enforced()?;
     let agent = Place::of(&args.local)?.agent()?;
     let push = wanted.push(&agent.hello().layers);
     done(&agent, &push, &[], &args.local)

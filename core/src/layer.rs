@@ -136,6 +136,25 @@ pub enum Drift {
     Report,
 }
 
+/// Whether the configuration is brought to the nodes. Enforce (the default) does that; Plan only says in
+/// status.plans of each NodeState what it would change there, as a diff, and writes nothing: what the nodes
+/// have of this NodeConfig stays in force as it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Mode {
+    /// The nodes get it.
+    #[default]
+    Enforce,
+    /// The nodes only say what it would change.
+    Plan,
+}
+
+impl Mode {
+    /// Whether it is only planned.
+    pub fn is_plan(&self) -> bool {
+        *self == Self::Plan
+    }
+}
+
 impl Drift {
     /// Whether it is written again.
     pub fn is_correct(&self) -> bool {

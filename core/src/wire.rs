@@ -4,9 +4,12 @@
 //! |---|---|---|
 //! | `GET /v1/hello` | | [`Hello`] |
 //! | `GET /v1/drift/N` | | how often what is known of drift has changed, a number: as soon as it is not N, or after half a minute |
+//! | `POST /v1/plan` | [`Push`] | [`Planned`]: what the push would do; nothing is written |
 //! | `POST /v1/push` | [`Push`] | a stream of [`Event`]s, one JSON object a line, the last one [`Event::Done`]; an empty line while the agent waits for something |
 //!
 //! A request that is refused as a whole answers with a status of 4xx and a [`Refusal`].
+
+mod planned;
 
 use std::fmt;
 
@@ -16,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use crate::guard::{Policy, Violation};
 use crate::layer::{DeletionPolicy, Layer};
 use crate::resolve::Conflict;
+pub use planned::{Change, Kind, Planned};
 
 /// The version of these messages.
 pub const VERSION: u32 = 4;
@@ -35,6 +39,8 @@ pub const MESSAGE_MAX: usize = 16_777_216;
 pub const HELLO: &str = "/v1/hello";
 /// The path where drift is waited for; behind it the count that is known.
 pub const DRIFTS: &str = "/v1/drift";
+/// The path of a [`Push`] that is only planned. Its fence is not compared: nothing is done.
+pub const PLAN: &str = "/v1/plan";
 /// The path of [`Push`].
 pub const PUSH: &str = "/v1/push";
 /// The port that agents listen on.
@@ -68,6 +74,9 @@ pub struct Hello {
     /// too, and can be asked to wait at [`DRIFTS`]; one that does not knows neither.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub drifts: Option<Drifts>,
+    /// Whether it can be asked at [`PLAN`].
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub plans: bool,
 }
 
 /// What an agent knows of drift on its node.
@@ -404,7 +413,7 @@ pub enum Written {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Refusal {
-    /// Stable name: `WrongNode`, `WireVersion`, `BadMessage`, `Digest`, `Fenced`, `Failed`.
+    /// Stable name: `WrongNode`, `WireVersion`, `BadMessage`, `Digest`, `Fenced`, `Busy`, `Failed`.
     pub reason: String,
     /// What is wrong, in a sentence.
     pub message: String,
@@ -415,6 +424,9 @@ pub struct Refusal {
 
 /// The reason of a refusal of what an operator pushes that leads no more.
 pub const FENCED: &str = "Fenced";
+
+/// The reason of a refusal to plan while something is being done.
+pub const BUSY: &str = "Busy";
 
 impl Refusal {
     /// A refusal for this reason.

@@ -1,7 +1,7 @@
 //! `NodeConfig`: what people want of their nodes.
 
 use edict_core::config::Config;
-use edict_core::layer::{DeletionPolicy, Drift, Restarts};
+use edict_core::layer::{DeletionPolicy, Drift, Mode, Restarts};
 use edict_core::retry::{self, Retry};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::CustomResource;
@@ -101,12 +101,21 @@ pub struct NodeConfigSpec {
     /// What becomes of it when somebody else changes on a node what Edict has written there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub drift: Option<Drift>,
+    // The same.
+    /// Whether the configuration is brought to the nodes, or only what it would change is said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<Mode>,
     /// The configuration itself.
     #[serde(flatten)]
     pub config: Config,
 }
 
 impl NodeConfig {
+    /// Whether it is only planned.
+    pub fn is_plan(&self) -> bool {
+        self.spec.mode.unwrap_or_default().is_plan()
+    }
+
     /// Which try its annotation asks for, if it has one.
     pub fn retry(&self) -> Option<Retry> {
         let annotations = self.metadata.annotations.as_ref()?;
@@ -121,8 +130,8 @@ pub struct NodeConfigStatus {
     /// The generation of the spec that this status speaks of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// Where this NodeConfig stands over all of its nodes: Applied, PendingReload, PendingRestart, Unread, Progressing,
-    /// Unreachable, Failed, Held, Refused, NoNodes or Releasing.
+    /// Where this NodeConfig stands over all of its nodes: Applied, Planned, PendingReload, PendingRestart, Unread,
+    /// Progressing, Unreachable, Failed, Held, Refused, NoNodes or Releasing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state: Option<State>,
     /// Why, in a sentence.
@@ -132,10 +141,11 @@ pub struct NodeConfigStatus {
     /// Nodes that it is for.
     #[serde(default)]
     pub targeted: u32,
-    /// Nodes that have it, and use it.
+    /// Nodes that have it, and use it. Where it is only planned: nodes that it would change nothing on.
     #[serde(default)]
     pub applied: u32,
-    /// Nodes that are on the way, or have the files but still use what was there before.
+    /// Nodes that are on the way, or have the files but still use what was there before. Where it is only
+    /// planned: nodes that it would change something on.
     #[serde(default)]
     pub pending: u32,
     /// Nodes that could not or would not apply it. They are as they were before.
@@ -184,6 +194,8 @@ pub enum State {
     Applied,
     /// It is for no node of the cluster.
     NoNodes,
+    /// Its mode is Plan: what it would change is said, and nothing is written.
+    Planned,
     /// The files are written; a daemon has yet to reread them.
     PendingReload,
     /// The files are written; a daemon has yet to be restarted.

@@ -54,7 +54,7 @@ use serde::{Deserialize, Serialize};
     )
 )]
 pub struct NodeStateSpec {
-    // Both lists are written also when they are empty: what is absent reads as not planned yet.
+    // All lists are written also when they are empty: what is absent reads as not planned yet.
     /// The revisions of NodeConfigs that this node should run.
     #[serde(default)]
     #[schemars(length(max = 256), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["uid"]))]
@@ -64,6 +64,10 @@ pub struct NodeStateSpec {
     #[serde(default)]
     #[schemars(length(max = 256), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["uid"]))]
     pub releases: Vec<ReleaseRef>,
+    /// The revisions of NodeConfigs of which the node is only to say what they would change.
+    #[serde(default)]
+    #[schemars(length(max = 256), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["uid"]))]
+    pub plans: Vec<LayerRef>,
 }
 
 /// A revision of a NodeConfig that a node should run.
@@ -153,6 +157,10 @@ pub struct NodeStateStatus {
     /// How many more resources there are than are listed here, to keep this object small.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resources_cut: Option<u32>,
+    /// What NodeConfigs of mode Plan would change here.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 256), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["uid"]))]
+    pub plans: Vec<PlanStatus>,
     /// What somebody else has changed on this node of what Edict has there: what differs now, and what
     /// was corrected within the last hour.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -332,6 +340,54 @@ pub enum OutcomeStatus {
     /// It could not be applied and the node was put back. It is tried again when it changes or when
     /// the NodeConfig's annotation edict.dev/retry gets a new value.
     Held,
+}
+
+/// What a NodeConfig of mode Plan would change on a node.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PlanStatus {
+    /// The NodeConfig's uid.
+    #[schemars(length(max = 64))]
+    pub uid: String,
+    /// The NodeConfig's name.
+    #[schemars(length(max = 253))]
+    pub name: String,
+    /// Name of the ControllerRevision.
+    #[schemars(length(max = 253))]
+    pub revision: String,
+    /// How it would end.
+    pub outcome: PlanOutcome,
+    /// The same in a sentence: how many files, which units, and why not where it would fail.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 4096))]
+    pub message: String,
+    /// What another NodeConfig has that this one would want too.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "atomic"))]
+    pub conflicts: Vec<ConflictStatus>,
+    /// The systemd units that would be told, each with what: docker.service: reload.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), inner(length(max = 300)), extend("x-kubernetes-list-type" = "atomic"))]
+    pub units: Vec<String>,
+    /// What would change, a unified diff for each file. Credentials are masked, and a file that comes from
+    /// a Secret, or that not everybody may read, is only named. All diffs of a node together have
+    /// 64 KiB; what is left out says so.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 100_000))]
+    pub diff: String,
+}
+
+/// How a NodeConfig of mode Plan would end on a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum PlanOutcome {
+    /// Something would change.
+    Changes,
+    /// Nothing would change.
+    Unchanged,
+    /// The node's agent would refuse it.
+    Refused,
+    /// It could not be applied.
+    Failed,
 }
 
 /// Something that another NodeConfig has.

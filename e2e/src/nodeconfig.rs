@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::Result;
 use edict_core::config::files::{File, FileOwner, Files};
 use edict_core::config::{Config, Docker, Notify, NotifyAction};
-use edict_core::layer::{DeletionPolicy, Drift};
+use edict_core::layer::{DeletionPolicy, Drift, Mode};
 use edict_core::retry;
 use edict_crds::nodeconfig::State;
 use edict_crds::target::Selector;
@@ -63,6 +63,7 @@ impl Draft {
             deletion_policy: None,
             restarts: None,
             drift: None,
+            mode: None,
             config: Config::default(),
         };
         Self(NodeConfig::new(name, spec))
@@ -98,6 +99,13 @@ impl Draft {
     #[must_use]
     pub fn reports(mut self) -> Self {
         self.0.spec.drift = Some(Drift::Report);
+        self
+    }
+
+    /// Only what it would change is said.
+    #[must_use]
+    pub fn plans(mut self) -> Self {
+        self.0.spec.mode = Some(Mode::Plan);
         self
     }
 

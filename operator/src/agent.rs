@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use edict_core::wire::{self, Event, Hello, Push, Refusal, Report};
+use edict_core::wire::{self, Event, Hello, Planned, Push, Refusal, Report};
 use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
@@ -13,6 +13,7 @@ use hyper::client::conn::http2::{SendRequest, handshake};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::CertificateError;
 use rustls::pki_types::ServerName;
+use serde::de::DeserializeOwned;
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
@@ -23,6 +24,8 @@ const CONNECT: Duration = Duration::from_secs(3);
 const HELLO: Duration = Duration::from_secs(5);
 /// How long an agent may be silent during a push: one transaction, on a slow disk.
 const SILENCE: Duration = Duration::from_mins(1);
+/// How long an agent may take to say what a push would do: it looks at the host, and writes nothing.
+const PLAN: Duration = Duration::from_secs(20);
 /// How long a push may take in all: one that says a little now and then holds up the others. Long
 /// enough for a few units that take as long as systemd lets them.
 const PUSH: Duration = Duration::from_mins(10);
@@ -39,6 +42,9 @@ pub enum Error {
     /// It answers, and says no.
     #[error("the agent refuses the request: {0}")]
     Refused(String),
+    /// It answers that it has something to do just now.
+    #[error("the agent is at work")]
+    Busy,
     /// It answers that another operator leads, whose epoch it says.
     #[error("another operator leads since, of epoch {0}")]
     Fenced(u64),
@@ -84,18 +90,8 @@ impl Agent {
 
     /// Who the agent is and what it has.
     pub async fn hello(&mut self) -> Result<Hello, Error> {
-        let asking = async {
-            let response = self.send(Method::GET, wire::HELLO, Bytes::new()).await?;
-            let body = Limited::new(response, wire::MESSAGE_MAX).collect().await;
-            let body = body
-                .map_err(|error| Error::Connection(error.to_string()))?
-                .to_bytes();
-            // A newer agent's hello may say more: what is known of it suffices to talk.
-            serde_json::from_slice(&body).map_err(|error| Error::Garbled(error.to_string()))
-        };
-        tokio::time::timeout(HELLO, asking)
+        self.ask(Method::GET, wire::HELLO, Bytes::new(), HELLO)
             .await
-            .map_err(|_| Error::Silent(HELLO))?
     }
 
     /// Waits until what the agent knows of drift has changed since it was counted as `seen`. Says so
@@ -105,19 +101,36 @@ impl Agent {
             sender: self.sender.clone(),
             work: None,
         };
-        let asking = async move {
-            let path = format!("{}/{seen}", wire::DRIFTS);
-            let response = agent.send(Method::GET, &path, Bytes::new()).await?;
+        let path = format!("{}/{seen}", wire::DRIFTS);
+        async move { agent.ask(Method::GET, &path, Bytes::new(), SILENCE).await }
+    }
+
+    /// Asks what a push would do.
+    pub async fn plan(&mut self, push: &Push) -> Result<Planned, Error> {
+        let body = serde_json::to_vec(push).expect("a push serializes to JSON");
+        self.ask(Method::POST, wire::PLAN, body.into(), PLAN).await
+    }
+
+    /// Asks for something that is answered at once and whole.
+    async fn ask<T: DeserializeOwned>(
+        &mut self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+        within: Duration,
+    ) -> Result<T, Error> {
+        let asking = async {
+            let response = self.send(method, path, body).await?;
             let body = Limited::new(response, wire::MESSAGE_MAX).collect().await;
             let body = body
                 .map_err(|error| Error::Connection(error.to_string()))?
                 .to_bytes();
+            // A newer agent may say more: what is known of it suffices to talk.
             serde_json::from_slice(&body).map_err(|error| Error::Garbled(error.to_string()))
         };
-        async {
-            let answer = tokio::time::timeout(SILENCE, asking).await;
-            answer.map_err(|_| Error::Silent(SILENCE))?
-        }
+        tokio::time::timeout(within, asking)
+            .await
+            .map_err(|_| Error::Silent(within))?
     }
 
     /// Pushes a desired state; `each` hears every event as it comes.
@@ -199,6 +212,7 @@ impl Agent {
             Ok(Refusal {
                 seen: Some(seen), ..
             }) => Error::Fenced(seen.epoch),
+            Ok(refusal) if refusal.reason == wire::BUSY => Error::Busy,
             Ok(refusal) => Error::Refused(refusal.to_string()),
             Err(_) => Error::Refused(format!("HTTP status {status}")),
         })

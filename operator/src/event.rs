@@ -23,6 +23,8 @@ const REPETITION: SignedDuration = SignedDuration::from_mins(6);
 pub mod reason {
     /// Every node of a `NodeConfig` has it.
     pub const APPLIED: &str = "Applied";
+    /// What a `NodeConfig` of mode Plan would change is known of every node.
+    pub const PLANNED: &str = "Planned";
     /// Files are written, a daemon has yet to reread them.
     pub const PENDING_RELOAD: &str = "PendingReload";
     /// Written everywhere; a unit has yet to be restarted.

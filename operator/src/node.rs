@@ -7,6 +7,7 @@
 pub mod compose;
 pub mod orphan;
 mod pace;
+mod planned;
 mod worker;
 
 use std::collections::HashMap;

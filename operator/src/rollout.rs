@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use edict_crds::nodeconfig::{State, condition};
+use edict_crds::nodestate::LayerRef;
 use edict_crds::{FINALIZER, NodeConfig, NodeConfigStatus, NodeState, name, uid};
 use k8s_openapi::api::apps::v1::ControllerRevision;
 use k8s_openapi::api::core::v1::{Node, Secret};
@@ -131,12 +132,14 @@ impl Rollout {
                 results.push(Err(error));
             }
         }
-        let complete = |desired: &&Desired| {
-            let layers = &desired.spec.layers;
-            !layers.iter().any(|layer| missing.contains(&layer.revision))
-        };
-        for desired in plan.states.iter().filter(complete) {
-            results.push(self.write_state(desired).await);
+        let is_missing = |layer: &LayerRef| missing.contains(&layer.revision);
+        for desired in &plan.states {
+            let mut desired = desired.clone();
+            // What can only not be planned holds up nothing.
+            desired.spec.plans.retain(|plan| !is_missing(plan));
+            if !desired.spec.layers.iter().any(is_missing) {
+                results.push(self.write_state(&desired).await);
+            }
         }
         for config in &plan.free {
             results.push(self.free(config, &observed).await);
@@ -320,7 +323,7 @@ impl Rollout {
                 "resourceVersion": desired.resource_version,
                 "ownerReferences": object.metadata.owner_references,
             },
-            "spec": {"layers": desired.spec.layers, "releases": desired.spec.releases},
+            "spec": desired.spec,
         });
         let parameters = PatchParams {
             field_manager: Some(MANAGER.to_owned()),
@@ -392,6 +395,7 @@ impl Rollout {
                 Some(State::PendingRestart) => {
                     (false, reason::PENDING_RESTART, status.message.clone())
                 }
+                Some(State::Planned) => (false, reason::PLANNED, status.message.clone()),
                 Some(State::Unread) => (true, reason::UNREAD, status.message.clone()),
                 Some(State::Refused) => (true, reason::REFUSED, status.message.clone()),
                 Some(State::Failed) => (true, reason::FAILED, status.message.clone()),

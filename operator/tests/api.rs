@@ -20,6 +20,7 @@
 //! | `finalizer` | a deleted `NodeConfig` goes, in time and not too soon |
 //! | `lead` | whoever leads no more ends, after what is being pushed |
 //! | `drift` | what somebody changes on a node is said as soon as its agent says it, and once |
+//! | `plan` | what is only planned is asked for, said, and pushed to nobody |
 //! | `crash` | whatever an operator wrote last, the next one goes on |
 //!
 //! What the operators of a run said is kept under `target/tmp/api/`.
@@ -35,6 +36,8 @@ mod agent;
 mod cluster;
 #[path = "api/operator.rs"]
 mod operator;
+#[path = "api/plan.rs"]
+mod plan;
 #[path = "api/request.rs"]
 mod request;
 #[path = "api/script.rs"]

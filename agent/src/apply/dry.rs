@@ -3,13 +3,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::sync::TryLockError;
 
-use edict_core::resource::{Action, is_under};
-use edict_core::wire::{Event, Push, Report, Written};
+use edict_core::resolve::Resolution;
+use edict_core::resource::{Action, KeyPath, is_under};
+use edict_core::wire::{self, Event, Planned, Push, Report, Written};
+use serde_json::Value;
 
+use super::Agent;
 use super::round::Round;
-use super::{Agent, locked};
+use crate::diff;
 use crate::host::{Entry, Found, Seen, View, Whole};
+use crate::ledger::Stamp;
 use crate::plan::Plan;
 use crate::state::{self, State, resolution};
 
@@ -22,6 +27,26 @@ pub struct Dry {
     pub changes: Vec<Change>,
     /// What would be done with units, by name.
     pub units: BTreeMap<String, Action>,
+}
+
+impl Dry {
+    /// The same, for who may read the host's files.
+    pub fn planned(&self) -> Planned {
+        self.with(diff::shown)
+    }
+
+    /// The same, for who may read the `NodeConfig`s.
+    pub fn public(&self) -> Planned {
+        self.with(diff::public)
+    }
+
+    fn with(&self, shown: impl Fn(&Change) -> wire::Change) -> Planned {
+        Planned {
+            report: self.report.clone(),
+            changes: self.changes.iter().map(shown).collect(),
+            units: self.units.clone(),
+        }
+    }
 }
 
 /// What would become of a file.
@@ -37,7 +62,26 @@ pub struct Change {
     pub in_place: bool,
     /// Whether some of it comes from a Secret, or came from one before.
     pub secret: bool,
+    /// What of it is Edict's own.
+    pub public: Public,
 }
+
+/// What of a file Edict itself has written, or would: what may be told to those who can read the
+/// `NodeConfig`s and not the host.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Public {
+    /// Of what is there.
+    pub old: Vec<u8>,
+    /// Of what would be there.
+    pub new: Vec<u8>,
+    /// What is to be said of the rest, if there is some that matters.
+    pub rest: Option<&'static str>,
+}
+
+/// What is said of what somebody else has written, and would be no more.
+const FOREIGN: &str = "what is there now is not Edict's, and is not shown";
+/// What is said of what was there before Edict.
+const GIVEN_BACK: &str = "it would be given back as it was before Edict, which is not shown";
 
 /// What has been changed so far, in memory only.
 #[derive(Default)]
@@ -48,9 +92,14 @@ pub(super) struct Overlay {
 }
 
 impl Agent {
-    /// What a push would do. Nothing is written, neither to the host nor to the state folder.
-    pub fn dry(&self, push: &Push) -> Result<Dry, state::Error> {
-        let _turn = locked(&self.turn);
+    /// What a push would do, unless something is being done just now. Nothing is written, neither to the
+    /// host nor to the state folder.
+    pub fn dry(&self, push: &Push) -> Result<Option<Dry>, state::Error> {
+        let _turn = match self.turn.try_lock() {
+            Ok(turn) => turn,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return Ok(None),
+        };
         let mut round = Round::new(self, push.policy.clone(), push.wire);
         let mut overlay = Overlay::default();
         // A real agent first finishes what another one was writing over.
@@ -76,14 +125,16 @@ impl Agent {
         let mut changes: Vec<_> = changes
             .filter(|change| change.before != change.after)
             .collect();
+        let after = (&round.state, resolution(&round.state.layers));
         for change in &mut changes {
             change.secret = secret.contains(&change.path);
+            change.public = public(change, &before, after.0, &after.1);
         }
-        Ok(Dry {
+        Ok(Some(Dry {
             report,
             changes,
             units: round.orders,
-        })
+        }))
     }
 }
 
@@ -92,6 +143,72 @@ fn secrets(state: &State) -> Vec<String> {
     let files = resolution(&state.layers).files.into_iter();
     let secret = files.filter(|(_, owned)| owned.what.secret);
     secret.map(|(path, _)| path).collect()
+}
+
+/// What of a change is Edict's own.
+fn public(change: &Change, before: &State, after: &State, wanted: &Resolution) -> Public {
+    let Change { path, .. } = change;
+    let content = |whole: &Option<Whole>| {
+        let content = whole.as_ref().map(|whole| whole.content.clone());
+        content.unwrap_or_default()
+    };
+    let there = content(&change.before);
+    let is_wanted = wanted.files.contains_key(path);
+    let keys = |state: &'_ State| state.ledger.keys.get(path).map(|entry| entry.format);
+    let format = keys(after).or_else(|| keys(before)).filter(|_| !is_wanted);
+    if let Some(format) = format {
+        let text = str::from_utf8(&there).unwrap_or_default();
+        let value = |key: &KeyPath| format.get(text, key).ok().flatten();
+        let known = before.ledger.keys.get(path);
+        let known = known.into_iter().flat_map(|known| &known.keys);
+        let known = known.filter_map(|known| {
+            let value = value(&known.key)?;
+            let own = known.written.contains(&value);
+            own.then_some((&known.key, value))
+        });
+        let known: BTreeMap<_, _> = known.collect();
+        let shared = wanted.keys.get(path);
+        let values = shared.into_iter().flat_map(|shared| &shared.values);
+        let foreign = |(key, _): (&KeyPath, _)| !known.contains_key(key) && value(key).is_some();
+        return Public {
+            rest: if shared.is_none() && change.after.is_some() {
+                Some(GIVEN_BACK)
+            } else {
+                values.clone().any(foreign).then_some(FOREIGN)
+            },
+            new: lines(values.map(|(key, owned)| (key, &owned.what))),
+            old: lines(known.iter().map(|(key, value)| (*key, value))),
+        };
+    }
+    let own = before.ledger.files.get(path).is_some_and(|entry| {
+        let found = change.before.as_ref().map(Stamp::of);
+        entry.written.iter().any(|own| {
+            let same = |found: &Stamp| found.sha256 == own.sha256;
+            found.as_ref().is_some_and(same)
+        })
+    });
+    Public {
+        old: if own { there } else { Vec::new() },
+        new: if is_wanted {
+            content(&change.after)
+        } else {
+            Vec::new()
+        },
+        rest: if !is_wanted && change.after.is_some() {
+            Some(GIVEN_BACK)
+        } else {
+            (change.before.is_some() && !own).then_some(FOREIGN)
+        },
+    }
+}
+
+/// Keys and their values, one a line.
+fn lines<'a>(values: impl Iterator<Item = (&'a KeyPath, &'a Value)>) -> Vec<u8> {
+    let line = |(key, value): (&KeyPath, &Value)| match value {
+        Value::String(text) if text.is_empty() => format!("{key}\n"),
+        value => format!("{key} = {value}\n"),
+    };
+    values.map(line).collect::<String>().into_bytes()
 }
 
 /// A host as it is once everything so far is done.
@@ -208,6 +325,7 @@ impl Overlay {
                 after: None,
                 in_place,
                 secret: false,
+                public: Public::default(),
             });
             change.after = after.cloned();
             let how = if in_place {

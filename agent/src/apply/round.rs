@@ -401,7 +401,11 @@ impl<'a> Round<'a> {
     pub(super) fn tell(&self, layer: &str, error: &Error) -> String {
         let node = self.agent.node.as_str();
         let error: &dyn std::error::Error = error;
-        tracing::warn!(error, layer, node, "a layer could not be changed");
+        if self.overlay.is_some() {
+            tracing::debug!(error, layer, node, "a layer could not be changed");
+        } else {
+            tracing::warn!(error, layer, node, "a layer could not be changed");
+        }
         edict_core::guard::text::mask(&error.to_string()).into_owned()
     }
 }

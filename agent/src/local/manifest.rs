@@ -6,7 +6,7 @@ use base64::prelude::{BASE64_STANDARD, Engine as _};
 use edict_core::config::Config;
 use edict_core::content::{Content, Contents, Kind, Reference};
 use edict_core::guard::{Policy, text, value};
-use edict_core::layer::{DeletionPolicy, Drift, Layer, Restarts, digest};
+use edict_core::layer::{DeletionPolicy, Drift, Layer, Mode, Restarts, digest};
 use edict_core::wire::{Held, Push, Release};
 use jiff::Timestamp;
 use serde::Deserialize;
@@ -38,6 +38,7 @@ struct Manifest {
     priority: i32,
     deletion_policy: Option<DeletionPolicy>,
     restarts: Option<Restarts>,
+    mode: Mode,
     config: Config,
 }
 
@@ -167,6 +168,7 @@ impl Wanted {
         let restarts = spec.remove("restarts").unwrap_or(Value::Null);
         // Nobody watches a host that has no agent.
         let _: Option<Drift> = field("drift", spec.remove("drift").unwrap_or(Value::Null))?;
+        let mode: Option<Mode> = field("mode", spec.remove("mode").unwrap_or(Value::Null))?;
         let priority: Option<i32> = field("priority", priority)?;
         let Metadata {
             name,
@@ -177,6 +179,7 @@ impl Wanted {
             priority: priority.unwrap_or_default(),
             deletion_policy: field("deletionPolicy", policy)?,
             restarts: field("restarts", restarts)?,
+            mode: mode.unwrap_or_default(),
             config: strict(Value::Object(spec)).map_err(|what| format!("spec.{what}"))?,
             name,
         };
@@ -219,6 +222,18 @@ impl Wanted {
         self.configs.iter().map(|config| &*config.name)
     }
 
+    /// That none is only to be planned.
+    pub fn is_enforced(&self) -> Result<(), Error> {
+        match self.configs.iter().find(|config| config.mode.is_plan()) {
+            None => Ok(()),
+            Some(planned) => Err(Error {
+                place: format!("NodeConfig {}", planned.name),
+                what: "spec.mode is Plan, so it is not applied: take that out, or say plan instead of apply"
+                    .to_owned(),
+            }),
+        }
+    }
+
     /// What becomes of a NodeConfig when it leaves, where its manifest says so.
     pub fn policy_of(&self, name: &str) -> Option<DeletionPolicy> {
         let mut configs = self.configs.iter();
@@ -241,6 +256,7 @@ impl Wanted {
                 priority,
                 deletion_policy,
                 restarts,
+                mode: _,
                 config,
             } = manifest;
             let held = in_force.iter().find(|held| held.name == name);

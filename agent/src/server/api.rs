@@ -1,4 +1,4 @@
-//! What can be asked: `GET /v1/hello`, `GET /v1/drift/N` and `POST /v1/push`.
+//! What can be asked: `GET /v1/hello`, `GET /v1/drift/N`, `POST /v1/plan` and `POST /v1/push`.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -10,7 +10,9 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use bytes::Bytes;
-use edict_core::wire::{self, DRIFTS, Event, HELLO, Hello, MESSAGE_MAX, PUSH, Push, Refusal};
+use edict_core::wire::{
+    self, DRIFTS, Event, HELLO, Hello, MESSAGE_MAX, PLAN, PUSH, Planned, Push, Refusal,
+};
 use futures::stream;
 use http::{StatusCode, header};
 use tokio::sync::mpsc::{self, UnboundedSender};
@@ -28,6 +30,9 @@ const SILENCE: Duration = Duration::from_secs(15);
 
 /// How long drift is waited for: well below what an operator puts up with.
 const DRIFTLESS: Duration = Duration::from_secs(30);
+
+/// The most bytes of all diffs of a plan.
+const DIFFS_MAX: usize = 1024 * 1024;
 
 /// The reason for which a push is refused that came too late.
 const ENDING: &str = "Ending";
@@ -52,6 +57,7 @@ pub fn router(agent: Arc<Agent>, pushes: TaskTracker, ending: CancellationToken)
     Router::new()
         .route(HELLO, get(hello))
         .route(&format!("{DRIFTS}/{{seen}}"), get(drifts))
+        .route(PLAN, post(plan))
         .route(PUSH, post(push))
         .with_state(shared)
 }
@@ -73,16 +79,45 @@ async fn drifts(State(shared): State<Shared>, Path(seen): Path<u64>) -> Json<u64
     Json(now)
 }
 
-async fn push(State(shared): State<Shared>, request: Request) -> Result<Response, Refused> {
+/// The push that a request carries, which this agent does not refuse.
+async fn read(agent: &Agent, request: Request) -> Result<Push, Refused> {
     let body = tokio::time::timeout(BODY_WITHIN, to_bytes(request.into_body(), MESSAGE_MAX));
     let body = body
         .await
         .map_err(|_| Refused::bad("the message took too long"))?
         .map_err(|_| Refused::bad("the message broke off, or is larger than 16 MiB"))?;
     let push: Push = wire::decode(&body).map_err(Refused)?;
-    if let Some(refusal) = shared.agent.refuse(&push) {
-        return Err(Refused(refusal));
+    match agent.refuse(&push) {
+        Some(refusal) => Err(Refused(refusal)),
+        None => Ok(push),
     }
+}
+
+/// Says what a push would do, unless there is something to do: nobody waits for a plan.
+async fn plan(State(shared): State<Shared>, request: Request) -> Result<Json<Planned>, Refused> {
+    let push = read(&shared.agent, request).await?;
+    let busy = || Refused(Refusal::new(wire::BUSY, "this agent is at work: ask again"));
+    let turn = shared.turn.clone().try_lock_owned().map_err(|_| busy())?;
+    let agent = shared.agent.clone();
+    let work = move || {
+        let dry = agent.dry(&push);
+        drop(turn);
+        dry.map(|dry| dry.map(|dry| dry.public()))
+    };
+    let planned = tokio::task::spawn_blocking(work).await;
+    let planned = planned.map_err(|_| Refused::defect())?.map_err(|error| {
+        Refused(Refusal::new(
+            "Failed",
+            format!("this can't be planned: {error}"),
+        ))
+    })?;
+    let mut planned = planned.ok_or_else(busy)?;
+    planned.cut(DIFFS_MAX);
+    Ok(Json(planned))
+}
+
+async fn push(State(shared): State<Shared>, request: Request) -> Result<Response, Refused> {
+    let push = read(&shared.agent, request).await?;
     // A client that goes away meanwhile ends this here: what is pushed next is newer.
     let turn = shared.turn.clone().lock_owned().await;
     // Whoever waited here while the server was told to end would not be waited for.
@@ -94,12 +129,9 @@ async fn push(State(shared): State<Shared>, request: Request) -> Result<Response
     }
     let agent = shared.agent.clone();
     let admit = move || (agent.admit(&push), push, turn);
-    let (refusal, push, turn) = tokio::task::spawn_blocking(admit).await.map_err(|_| {
-        Refused(Refusal::new(
-            "Failed",
-            "the agent has a defect, see its log",
-        ))
-    })?;
+    let (refusal, push, turn) = tokio::task::spawn_blocking(admit)
+        .await
+        .map_err(|_| Refused::defect())?;
     if let Some(refusal) = refusal {
         return Err(Refused(refusal));
     }
@@ -149,6 +181,13 @@ fn line(event: &Event) -> Bytes {
 struct Refused(Refusal);
 
 impl Refused {
+    fn defect() -> Self {
+        Self(Refusal::new(
+            "Failed",
+            "the agent has a defect, see its log",
+        ))
+    }
+
     fn bad(message: &str) -> Self {
         Self(Refusal::new("BadMessage", message))
     }
@@ -161,13 +200,13 @@ impl IntoResponse for Refused {
             "WrongNode" => StatusCode::MISDIRECTED_REQUEST,
             wire::FENCED => StatusCode::CONFLICT,
             "Failed" => StatusCode::INTERNAL_SERVER_ERROR,
-            ENDING => StatusCode::SERVICE_UNAVAILABLE,
+            ENDING | wire::BUSY => StatusCode::SERVICE_UNAVAILABLE,
             _ => StatusCode::BAD_REQUEST,
         };
         tracing::warn!(
             reason = refusal.reason,
             message = refusal.message,
-            "push refused"
+            "a request is refused"
         );
         (status, Json(refusal)).into_response()
     }

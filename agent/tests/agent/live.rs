@@ -498,7 +498,7 @@ fn a_plan_says_what_would_be_told_and_tells_nobody() {
     let both = conf("x")
         .mirrors(&["https://m"])
         .notify("none.service", Restart);
-    let dry = live.node.agent().dry(&push(both)).unwrap();
+    let dry = live.node.agent().dry(&push(both)).unwrap().unwrap();
     let units: Vec<_> = dry
         .units
         .iter()

@@ -10,6 +10,7 @@ mod containerd;
 mod content;
 mod crash;
 mod drift;
+mod dry;
 mod environment;
 mod faults;
 mod give_back;

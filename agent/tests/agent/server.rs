@@ -10,8 +10,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use edict_agent::server::Server;
 use edict_agent::server::tls::Identity;
+use edict_core::config::NotifyAction;
 use edict_core::guard::Policy;
-use edict_core::wire::{self, Event, Hello, Outcome, Push, Refusal};
+use edict_core::resource::Action;
+use edict_core::wire::{self, Event, Hello, Outcome, Planned, Push, Refusal};
 use futures::{StreamExt as _, stream};
 use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt as _, Full, StreamBody};
@@ -29,6 +31,8 @@ use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
 
 use crate::node::{NAME, Node, Say as _, layer};
+use crate::services::Services;
+use crate::tree::tree;
 
 type Outcomes<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
@@ -254,6 +258,47 @@ async fn the_operator_pushes_and_hears_what_happens() {
     let hello = operator.hello().await.unwrap();
     assert_eq!(hello.report.as_ref(), Some(report));
     assert_eq!(hello.layers[0].name, "a");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_push_would_do_is_said_and_not_done() {
+    let mut node = Node::prepared();
+    let services = Services::default().with("app.service", &[node.at("/etc/motd")]);
+    node.services = Some(services.clone());
+    node.write("/etc/motd", "before\n");
+    node.restart();
+    let served = Served::of(node).await;
+    let operator = served.operator();
+    let push = |node: &str| {
+        let a = layer("a").file("/etc/motd", "hello\n");
+        let a = a.notify("app.service", NotifyAction::Restart);
+        Push::new(node.into(), Policy::default(), vec![a], vec![])
+    };
+    assert!(operator.hello().await.unwrap().plans);
+    let before = tree(served.node.folder.path());
+    let plan = |push: &Push| request(Method::POST, wire::PLAN, serde_json::to_vec(push).unwrap());
+    let (status, body) = operator.ask(plan(&push(NAME))).await.unwrap();
+    assert_eq!(status, StatusCode::OK);
+    let planned: Planned = wire::decode(&body).unwrap();
+    assert_eq!(planned.report.layers[0].outcome, Outcome::Applied);
+    let [change] = &planned.changes[..] else {
+        panic!("{planned:?}");
+    };
+    // What somebody else has written there is nothing for a status.
+    let diff = "--- /etc/motd\n+++ /etc/motd\n@@ -0,0 +1 @@\n+hello\n";
+    assert_eq!(change.diff.as_deref(), Some(diff));
+    assert!(change.hidden.as_ref().unwrap().contains("not Edict's"));
+    assert_eq!(planned.units["app.service"], Action::Restart);
+    assert_eq!(services.told(), [""; 0]);
+    // Neither the host nor what the agent keeps, and nobody is told that something was done.
+    assert_eq!(tree(served.node.folder.path()), before);
+    let hello = operator.hello().await.unwrap();
+    assert_eq!((hello.layers, hello.report), (vec![], None));
+    // It is refused as a push would be.
+    let (status, body) = operator.ask(plan(&push("other"))).await.unwrap();
+    assert_eq!(status, StatusCode::MISDIRECTED_REQUEST);
+    let refusal: Refusal = wire::decode(&body).unwrap();
+    assert_eq!(refusal.reason, "WrongNode");
 }
 
 #[tokio::test(flavor = "multi_thread")]

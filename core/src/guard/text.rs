@@ -124,11 +124,31 @@ pub fn excerpt(value: &str) -> String {
     shown
 }
 
+/// A text of several lines with nothing in it that a terminal would obey: control characters but line
+/// breaks and tabs are escaped.
+pub fn visible(text: &str) -> String {
+    let mut plain = String::with_capacity(text.len());
+    for one in text.chars() {
+        if one.is_control() && !matches!(one, '\n' | '\t') {
+            plain.extend(one.escape_default());
+        } else {
+            plain.push(one);
+        }
+    }
+    plain
+}
+
 #[cfg(test)]
 mod tests {
     use unicode_normalization::UnicodeNormalization as _;
 
     use super::*;
+
+    #[test]
+    fn nothing_reaches_a_terminal_but_text() {
+        assert_eq!(visible("a\tb\n"), "a\tb\n");
+        assert_eq!(visible("\u{1b}[2J\r\u{9b}"), "\\u{1b}[2J\\r\\u{9b}");
+    }
 
     #[test]
     fn each_pattern_alone_stops_something() {

@@ -4,7 +4,7 @@ use edict_core::config::Config;
 use edict_core::content::Contents;
 use edict_core::guard::{Policy, Violation, text};
 use edict_core::layer::{self, Drift, Layer, Restarts};
-use edict_core::wire::{self, Hello, Outcome, Push, Release, Report};
+use edict_core::wire::{self, Hello, LayerReport, Outcome, Push, Release, Report};
 use edict_crds::nodestate::{
     ConflictStatus, Contact, DriftStatus, LayerRef, LayerStatus, OutcomeStatus, ReleaseStatus,
     ResourceStatus,
@@ -12,9 +12,9 @@ use edict_crds::nodestate::{
 use edict_crds::{NodeState, NodeStateSpec, NodeStateStatus};
 
 /// The most bytes of one message in a status.
-const MESSAGE_MAX: usize = 2048;
+pub(super) const MESSAGE_MAX: usize = 2048;
 /// The most entries that a status lists of one layer's conflicts and units.
-const ENTRIES_MAX: usize = 64;
+pub(super) const ENTRIES_MAX: usize = 64;
 /// The most resources that a status lists. With 512 bytes of path each they stay far below the
 /// 256 KiB that a `NodeState` may have.
 const RESOURCES_MAX: usize = 256;
@@ -58,44 +58,11 @@ pub fn compose(
     let mut refused = Vec::new();
     let mut accepted = Vec::new();
     for (reference, config, contents) in layers {
-        if let Some(block) = config
-            .needs()
-            .find(|block| !hello.blocks.iter().any(|known| known == block))
-        {
-            let name = &reference.name;
-            return Err(TooOld(format!(
-                "the agent does not know {block} of NodeConfig {name}: update the Fleet's agent image"
-            )));
-        }
-        let violations = config.check(policy, &contents);
-        let digest = layer::digest(&config, &contents);
-        if violations.is_empty() {
-            accepted.push(Layer {
-                uid: reference.uid,
-                name: reference.name,
-                priority: reference.priority,
-                created: reference.created.0,
-                digest,
-                deletion_policy: reference.deletion_policy,
-                // An older agent restarts nothing, and would not know what this is.
-                restarts: if hello.wire >= wire::UNITS {
-                    reference.restarts
-                } else {
-                    Restarts::Allowed
-                },
-                // An older agent corrects with each push, and would not know what this is.
-                drift: if hello.drifts.is_some() {
-                    reference.drift
-                } else {
-                    Drift::Correct
-                },
-                // An older agent holds nothing, and would not know what this is.
-                retry: reference.retry.filter(|_| hello.wire >= wire::HOLDS),
-                config,
-                contents,
-            });
-        } else {
-            refused.push(refusal(&reference, &digest, &violations));
+        match layer(&reference, config, contents, hello, policy)? {
+            Ok(layer) => accepted.push(layer),
+            Err((digest, violations)) => {
+                refused.push(refusal(&reference, &digest, &violations));
+            }
         }
     }
     let named = spec.releases.iter().map(|release| Release {
@@ -115,10 +82,62 @@ pub fn compose(
     })
 }
 
-/// The layers that the agent has and that the spec names neither as layers nor as releases.
+/// A layer as this agent is told of it; its digest and what is wrong with it, where the guard refuses it.
+pub(super) fn layer(
+    reference: &LayerRef,
+    config: Config,
+    contents: Contents,
+    hello: &Hello,
+    policy: &Policy,
+) -> Result<Result<Layer, (String, Vec<Violation>)>, TooOld> {
+    let mut needs = config.needs();
+    if let Some(block) = needs.find(|block| !hello.blocks.iter().any(|known| known == block)) {
+        let name = &reference.name;
+        return Err(TooOld(format!(
+            "the agent does not know {block} of NodeConfig {name}: update the Fleet's agent image"
+        )));
+    }
+    drop(needs);
+    let violations = config.check(policy, &contents);
+    let digest = layer::digest(&config, &contents);
+    if !violations.is_empty() {
+        return Ok(Err((digest, violations)));
+    }
+    Ok(Ok(Layer {
+        uid: reference.uid.clone(),
+        name: reference.name.clone(),
+        priority: reference.priority,
+        created: reference.created.0,
+        digest,
+        deletion_policy: reference.deletion_policy,
+        // An older agent restarts nothing, and would not know what this is.
+        restarts: if hello.wire >= wire::UNITS {
+            reference.restarts
+        } else {
+            Restarts::Allowed
+        },
+        // An older agent corrects with each push, and would not know what this is.
+        drift: if hello.drifts.is_some() {
+            reference.drift
+        } else {
+            Drift::Correct
+        },
+        // An older agent holds nothing, and would not know what this is.
+        retry: reference
+            .retry
+            .clone()
+            .filter(|_| hello.wire >= wire::HOLDS),
+        config,
+        contents,
+    }))
+}
+
+/// The layers that the agent has and that the spec names neither as layers, planned or not, nor as
+/// releases.
 pub fn orphans(spec: &NodeStateSpec, hello: &Hello) -> Vec<wire::Held> {
     let named = |uid: &str| {
-        spec.layers.iter().any(|layer| layer.uid == uid)
+        let mut layers = spec.layers.iter().chain(&spec.plans);
+        layers.any(|layer| layer.uid == uid)
             || spec.releases.iter().any(|release| release.uid == uid)
     };
     hello
@@ -157,13 +176,6 @@ pub fn status(
     refused: Vec<LayerStatus>,
 ) -> NodeStateStatus {
     let given = |uid: &str| state.spec.layers.iter().find(|layer| layer.uid == uid);
-    let name = |uid: &str| {
-        report
-            .layers
-            .iter()
-            .find(|layer| layer.uid == uid)
-            .map(|layer| layer.name.clone())
-    };
     let layers = report.layers.iter().map(|layer| LayerStatus {
         uid: layer.uid.clone(),
         name: layer.name.clone(),
@@ -184,20 +196,7 @@ pub fn status(
             }
             _ => message(&layer.message, &layer.violations),
         },
-        conflicts: layer
-            .conflicts
-            .iter()
-            .take(ENTRIES_MAX)
-            .map(|conflict| ConflictStatus {
-                path: conflict.path.clone(),
-                key: conflict.key.as_ref().map(ToString::to_string),
-                winner: if conflict.winner_name.is_empty() {
-                    name(&conflict.winner).unwrap_or_default()
-                } else {
-                    conflict.winner_name.clone()
-                },
-            })
-            .collect(),
+        conflicts: conflicts(report, layer, ENTRIES_MAX),
         pending: layer.pending.iter().take(ENTRIES_MAX).cloned().collect(),
     });
     let refused_uids: Vec<_> = refused.iter().map(|layer| layer.uid.clone()).collect();
@@ -243,7 +242,28 @@ pub fn status(
             .ok()
             .filter(|more| *more > 0),
         drift: drift(hello),
+        // These are asked for apart.
+        plans: Vec::new(),
     }
+}
+
+/// What others have that a layer wanted too, so many of it at most.
+pub(super) fn conflicts(report: &Report, layer: &LayerReport, most: usize) -> Vec<ConflictStatus> {
+    let name = |uid: &str| {
+        let mut layers = report.layers.iter();
+        layers.find(|layer| layer.uid == uid)
+    };
+    let conflicts = layer.conflicts.iter().take(most);
+    let said = conflicts.map(|conflict| ConflictStatus {
+        path: conflict.path.clone(),
+        key: conflict.key.as_ref().map(ToString::to_string),
+        winner: if conflict.winner_name.is_empty() {
+            name(&conflict.winner).map_or_else(String::new, |layer| layer.name.clone())
+        } else {
+            conflict.winner_name.clone()
+        },
+    });
+    said.collect()
 }
 
 /// What somebody else has changed, as the agent says it.
@@ -256,7 +276,7 @@ fn drift(hello: &Hello) -> Vec<DriftStatus> {
 }
 
 /// Every violation where there are some: they say more than the agent's own summary of them.
-fn message(said: &str, violations: &[Violation]) -> String {
+pub(super) fn message(said: &str, violations: &[Violation]) -> String {
     if violations.is_empty() {
         return cut(&text::mask(said));
     }
@@ -267,8 +287,13 @@ fn message(said: &str, violations: &[Violation]) -> String {
     cut(&text::mask(&violations.join("; ")))
 }
 
-fn cut(text: &str) -> String {
-    match text.char_indices().nth(MESSAGE_MAX) {
+pub(super) fn cut(text: &str) -> String {
+    cut_to(text, MESSAGE_MAX)
+}
+
+/// At most so many characters, and a mark where more are left out.
+pub(super) fn cut_to(text: &str, most: usize) -> String {
+    match text.char_indices().nth(most) {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text.to_owned(),
     }

@@ -14,7 +14,8 @@ pub fn is_name(name: &str) -> bool {
 }
 
 /// Whether nobody is to have `held`, which no `NodeState` names: its `NodeConfig` is gone or about to
-/// be, or is for other nodes. One that is for this node is only not planned yet, or can't be.
+/// be, or is for other nodes. One that is for this node is only not planned yet, or can't be. One of
+/// mode Plan takes nothing from any node until it is deleted.
 pub fn is_forsaken(held: &Held, config: Option<&NodeConfig>, node: Option<&Node>) -> bool {
     let Some(config) = config.filter(|config| edict_crds::uid(*config) == held.uid) else {
         return true;
@@ -23,7 +24,7 @@ pub fn is_forsaken(held: &Held, config: Option<&NodeConfig>, node: Option<&Node>
         let labels = node.metadata.labels.clone().unwrap_or_default();
         !config.spec.target.matches(edict_crds::name(node), &labels)
     });
-    config.metadata.deletion_timestamp.is_some() || elsewhere
+    config.metadata.deletion_timestamp.is_some() || (elsewhere && !config.is_plan())
 }
 
 #[cfg(test)]
@@ -76,6 +77,14 @@ mod tests {
                 true,
             ),
             (json!({"spec": {"target": {"nodes": ["m"]}}}), true),
+            (
+                json!({"spec": {"target": {"nodes": ["m"]}, "mode": "Plan"}}),
+                false,
+            ),
+            (
+                json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}, "spec": {"mode": "Plan"}}),
+                true,
+            ),
         ] {
             let config = config(change.clone());
             let forsaken = is_forsaken(&held, Some(&config), Some(&node));

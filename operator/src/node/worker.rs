@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use edict_core::config::Config;
 use edict_core::content::Contents;
-use edict_core::wire::{self, Event, Held, Hello};
-use edict_crds::nodestate::{Contact, DriftStatus};
+use edict_core::digest;
+use edict_core::wire::{self, Event, Held, Hello, Report};
+use edict_crds::nodestate::{Contact, DriftStatus, LayerRef, PlanStatus};
 use edict_crds::{NodeConfig, NodeState, NodeStateStatus};
 use k8s_openapi::api::apps::v1::ControllerRevision;
 use k8s_openapi::api::core::v1::{Node, Pod};
@@ -21,6 +22,7 @@ use serde_json::json;
 use tokio::sync::{Notify, Semaphore, watch};
 
 use super::pace::{HEARTBEAT, Pace};
+use super::planned::{self, Plans};
 use super::{compose, orphan};
 use crate::agent::{Agent, Error};
 use crate::content;
@@ -53,6 +55,7 @@ pub async fn run(
         seen: None,
         said: Vec::new(),
         pace: Pace::default(),
+        plans: Plans::default(),
     };
     loop {
         let stop = worker.context.term.stop.clone();
@@ -92,6 +95,8 @@ struct Worker {
     said: Vec<DriftStatus>,
     /// When to push again what was pushed before.
     pace: Pace,
+    /// What would be changed, as the agent said it last.
+    plans: Plans,
 }
 
 impl Worker {
@@ -127,7 +132,12 @@ impl Worker {
         let converged = self.converge(&state, &hello).await;
         drop(permit);
         match converged {
-            Ok(()) => Ok(Some(self.pace.wait())),
+            Ok(status) => {
+                if let Some(status) = status {
+                    self.plan(&state, &hello, status).await?;
+                }
+                Ok(Some(self.pace.wait()))
+            }
             // Who leads is to say what becomes of this node.
             Err(Failure::Agent(Error::Fenced(epoch))) => {
                 self.context.term.fenced(epoch);
@@ -200,7 +210,13 @@ impl Worker {
         )))
     }
 
-    async fn converge(&mut self, state: &NodeState, hello: &Hello) -> Result<(), Failure> {
+    /// Has the agent do what the node is to have, where it has not yet. Answers with the status that was
+    /// written, if there is one.
+    async fn converge(
+        &mut self,
+        state: &NodeState,
+        hello: &Hello,
+    ) -> Result<Option<NodeStateStatus>, Failure> {
         self.seen = hello.drifts.as_ref().map(|drifts| drifts.count);
         let policy = self.context.cache.policy();
         let mut layers = Vec::new();
@@ -228,7 +244,7 @@ impl Worker {
                 (report.clone(), false)
             }
             // Another operator does it.
-            _ if self.context.term.stop.is_cancelled() => return Ok(()),
+            _ if self.context.term.stop.is_cancelled() => return Ok(None),
             _ => {
                 let push = composed.push.fenced(hello.wire, fences.next());
                 (self.push(&push).await?, true)
@@ -254,6 +270,14 @@ impl Worker {
         }
         let mut status = compose::status(state, hello, &report, composed.refused);
         let before = state.status.clone().unwrap_or_default();
+        // What was said of them counts until they are asked for once more.
+        let said = |plan: &LayerRef| {
+            // The cache may lag behind what was written last.
+            let last = self.plans.last(plan);
+            let same = |said: &&PlanStatus| said.uid == plan.uid && said.revision == plan.revision;
+            last.or_else(|| before.plans.iter().find(same).cloned())
+        };
+        status.plans = state.spec.plans.iter().filter_map(said).collect();
         let back = before.state != Some(Contact::Ready);
         status.last_contact = if pushed || back {
             Some(Time(Timestamp::now()))
@@ -261,7 +285,7 @@ impl Worker {
             before.last_contact.clone()
         };
         let drift = status.drift.clone();
-        self.write(state, status).await?;
+        self.write(state, status.clone()).await?;
         let known = [before.drift, std::mem::replace(&mut self.said, drift)].concat();
         let is_known = |news: &DriftStatus| known.iter().any(|known| known.is_same(news));
         for news in self.said.iter().filter(|one| !is_known(one)) {
@@ -277,7 +301,84 @@ impl Worker {
                 .publish(state, false, reason::REACHABLE, "the agent answers again")
                 .await;
         }
-        Ok(())
+        Ok(Some(status))
+    }
+
+    /// Asks what those that are only planned would change on this node, and adds that to its status. What
+    /// is to be in force does not wait for it: a plan that can't be made is said, and nothing else.
+    async fn plan(
+        &mut self,
+        state: &NodeState,
+        hello: &Hello,
+        mut status: NodeStateStatus,
+    ) -> anyhow::Result<()> {
+        let wanted = &state.spec.plans;
+        self.plans.retain(wanted);
+        let policy = self.context.cache.policy();
+        // What the node has now, and what somebody else has changed there, makes another plan.
+        let has = digest::of(&(&status.layers, &status.releases));
+        let changes = hello.drifts.as_ref().map(|drifts| drifts.count);
+        let last = |plan: &LayerRef| {
+            let mut said = status.plans.iter();
+            said.find(|said| said.uid == plan.uid).cloned()
+        };
+        let began = Instant::now();
+        let mut plans = Vec::new();
+        for reference in wanted {
+            let asked = match self.revision(&reference.revision).await {
+                Ok((config, contents)) => {
+                    planned::question(&self.node, reference, config, contents, hello, &policy)
+                }
+                Err(error) => Err(Box::new(planned::failed(reference, &format!("{error:#}")))),
+            };
+            let push = match asked {
+                Ok(push) => push,
+                Err(said) => {
+                    plans.push(*said);
+                    continue;
+                }
+            };
+            let asked = digest::of(&(&push.digest, wanted.len(), &has, changes));
+            let known = self.plans.known(&reference.uid, &asked, Instant::now());
+            let over = began.elapsed() > planned::WITHIN || self.context.term.stop.is_cancelled();
+            if known.is_some() || over {
+                plans.extend(known.or_else(|| last(reference)));
+                continue;
+            }
+            let push = push.fenced(hello.wire, self.context.term.fences.next());
+            let answer = match self.agent() {
+                Ok(agent) => agent.plan(&push).await,
+                Err(error) => Err(error),
+            };
+            let said = match answer {
+                Ok(planned) => planned::answer(reference, planned, wanted.len()),
+                // What it does just now makes another plan; who is away is asked when it is back.
+                Err(Error::Busy) => {
+                    plans.extend(last(reference));
+                    continue;
+                }
+                Err(Error::Connection(_)) => {
+                    self.connection = None;
+                    plans.extend(last(reference));
+                    continue;
+                }
+                Err(error) => planned::failed(reference, &error.to_string()),
+            };
+            self.plans.keep(asked, said.clone(), Instant::now());
+            plans.push(said);
+        }
+        if status.plans == plans {
+            return Ok(());
+        }
+        status.plans = plans;
+        self.write(state, status).await
+    }
+
+    fn agent(&mut self) -> Result<&mut Agent, Error> {
+        match &mut self.connection {
+            Some((_, _, agent)) => Ok(agent),
+            None => Err(Error::Connection("it is closed".to_owned())),
+        }
     }
 
     /// Those of `orphans` that are to leave. The cache may lag behind, or miss something: giving
@@ -313,13 +414,11 @@ impl Worker {
         Ok(forsaken)
     }
 
-    async fn push(&mut self, push: &wire::Push) -> Result<wire::Report, Failure> {
-        let Some((_, _, agent)) = &mut self.connection else {
-            return Err(Failure::Agent(Error::Connection("it is closed".to_owned())));
-        };
+    async fn push(&mut self, push: &wire::Push) -> Result<Report, Failure> {
         let began = Instant::now();
-        let node = &self.node;
-        let result = agent
+        let node = self.node.clone();
+        let result = self
+            .agent()?
             .push(push, |event| match event {
                 Event::Layer(layer) => {
                     tracing::info!(node, layer = layer.name, outcome = ?layer.outcome, "layer");
@@ -429,6 +528,12 @@ enum Failure {
     TooOld(String),
     /// Something on the operator's side.
     Own(anyhow::Error),
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::Agent(error)
+    }
 }
 
 impl From<anyhow::Error> for Failure {

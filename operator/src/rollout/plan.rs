@@ -119,7 +119,7 @@ pub struct Plan {
 }
 
 /// The spec that a node's `NodeState` is to have.
-#[derive(Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Desired {
     /// Name of the node.
     pub node: String,
@@ -167,20 +167,31 @@ pub fn plan(observed: &Observed) -> Plan {
             None if observed.gone.states => NodeStateSpec::default(),
             None => forgotten(&observed.configs, name(&**node), &labels),
         };
-        let mut layers = Vec::new();
+        let (mut layers, mut plans) = (Vec::new(), Vec::new());
         for config in observed.configs.iter().filter(|one| !is_leaving(one)) {
+            let uid = uid(&**config);
+            let held = before.layers.iter().find(|layer| layer.uid == uid);
             if !config.spec.target.matches(name(&**node), &labels) {
+                // Giving back is a change as well.
+                layers.extend(held.filter(|_| config.is_plan()).cloned());
                 continue;
             }
-            let uid = uid(&**config);
             plan.targets
                 .entry(uid.to_owned())
                 .or_default()
                 .push(name(&**node).to_owned());
             match plan.revisions.get(uid) {
+                Some(revision) if config.is_plan() => {
+                    // Whoever asks for another try means what is to be in force.
+                    layers.extend(held.cloned().map(|held| LayerRef {
+                        retry: config.retry(),
+                        ..held
+                    }));
+                    plans.push(layer(config, revision));
+                }
                 Some(revision) if is_adopted(config) => layers.push(layer(config, revision)),
                 // What was accepted before stays in force.
-                _ => layers.extend(before.layers.iter().find(|layer| layer.uid == uid).cloned()),
+                _ => layers.extend(held.cloned()),
             }
         }
         // So does what is in no list and may be there all the same.
@@ -188,10 +199,13 @@ pub fn plan(observed: &Observed) -> Plan {
             !observed.lists_config(&layer.uid) && !observed.gone.configs.contains(&layer.uid)
         };
         layers.extend(before.layers.iter().filter(stays).cloned());
-        layers.sort_by(|a, b| a.uid.cmp(&b.uid));
+        for list in [&mut layers, &mut plans] {
+            list.sort_by(|a, b| a.uid.cmp(&b.uid));
+        }
         let spec = NodeStateSpec {
             releases: releases(&before, &layers, &observed.configs, &done(state)),
             layers,
+            plans,
         };
         // A node that is away holds up no deletion.
         if !is_away(state) {
@@ -210,6 +224,12 @@ pub fn plan(observed: &Observed) -> Plan {
         }
     }
 
+    plan.free = free(observed, &plan);
+    plan
+}
+
+/// Names of `NodeConfig`s that are deleted and that nothing holds any more.
+fn free(observed: &Observed, plan: &Plan) -> Vec<String> {
     // A node counts only with what stands in the API server: a release that is merely planned may
     // still fail to be written.
     let unwritten: BTreeSet<&str> = plan
@@ -217,24 +237,26 @@ pub fn plan(observed: &Observed) -> Plan {
         .iter()
         .map(|desired| desired.node.as_str())
         .collect();
-    for config in observed
+    let leaving = observed
         .configs
         .iter()
-        .filter(|config| is_leaving(config) && is_adopted(config))
-    {
-        let uid = uid(&**config);
+        .filter(|config| is_leaving(config) && is_adopted(config));
+    let is_free = |config: &&Arc<NodeConfig>| {
+        let uid = uid(&***config);
         let named = observed.states.iter().any(|state| {
             let node = name(&**state);
             let pending = unwritten.contains(node);
-            let layer = state.spec.layers.iter().any(|layer| layer.uid == uid);
+            let mut layers = state.spec.layers.iter().chain(&state.spec.plans);
+            let layer = layers.any(|layer| layer.uid == uid);
             let lost = !observed.lists_node(node) && !observed.gone.nodes.contains(node);
             (layer && pending) || (lost && names(state, uid))
         });
-        if !named && !plan.holding.contains_key(uid) {
-            plan.free.push(name(&**config).to_owned());
-        }
-    }
-    plan
+        !named && !plan.holding.contains_key(uid)
+    };
+    leaving
+        .filter(is_free)
+        .map(|config| name(&**config).to_owned())
+        .collect()
 }
 
 fn is_leaving(config: &NodeConfig) -> bool {
@@ -268,8 +290,8 @@ fn forgotten(
         policy: config.spec.deletion_policy.unwrap_or_default(),
     });
     NodeStateSpec {
-        layers: Vec::new(),
         releases: releases.collect(),
+        ..NodeStateSpec::default()
     }
 }
 

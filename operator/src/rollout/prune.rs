@@ -29,7 +29,7 @@ impl Rollout {
         let run: BTreeSet<_> = observed
             .states
             .iter()
-            .flat_map(|state| &state.spec.layers)
+            .flat_map(|state| state.spec.layers.iter().chain(&state.spec.plans))
             .map(|layer| layer.revision.as_str())
             .collect();
         // A cache without what some node runs shows too little to tell what nobody needs.

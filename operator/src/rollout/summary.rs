@@ -6,12 +6,13 @@ use std::fmt::Write as _;
 use edict_core::guard::Violation;
 use edict_core::retry;
 use edict_crds::nodeconfig::{NODES_MAX, NodeSummary, State, condition};
-use edict_crds::nodestate::{Contact, LayerStatus, OutcomeStatus};
-use edict_crds::{NodeConfig, NodeConfigStatus, NodeState, name, uid};
+use edict_crds::nodestate::{Contact, LayerStatus, OutcomeStatus, PlanOutcome};
+use edict_crds::{NodeConfig, NodeConfigStatus, NodeState, NodeStateStatus, name, uid};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;
 
 use super::plan::Plan;
+use crate::revision::Revision;
 
 /// The longest message of one node in the summary, in characters; how to ask for another try comes
 /// on top.
@@ -34,7 +35,14 @@ pub fn summarize(
     let leaving = config.metadata.deletion_timestamp.is_some();
     let mut nodes: Vec<_> = targets
         .iter()
-        .map(|node| node_summary(config, node, digest, states.get(node.as_str()).copied()))
+        .map(|node| {
+            let state = states.get(node.as_str()).copied();
+            let summary = match revision {
+                Some(revision) if config.is_plan() => planned(uid, revision, state),
+                _ => applied(config, digest, state),
+            };
+            node_summary(config, node, summary)
+        })
         .collect();
     let count = |wanted: &[State]| {
         let count = nodes
@@ -52,6 +60,7 @@ pub fn summarize(
                 State::PendingRestart,
                 State::Unread,
                 State::Progressing,
+                State::Planned,
             ]),
             count(&[State::Failed, State::Held, State::Refused]),
             count(&[State::Unreachable]),
@@ -75,9 +84,17 @@ pub fn summarize(
         )
     } else {
         match nodes.first() {
+            None if config.is_plan() => (State::Planned, remark),
             None => (State::Applied, remark),
+            Some(worst) if worst.state == State::Planned => (State::Planned, alike(&nodes)),
             Some(worst) => (worst.state, overall(worst, &nodes)),
         }
+    };
+    let stays = stays(uid, targets, states);
+    let message = if config.is_plan() && !leaving && !stays.is_empty() {
+        format!("{message}; it would be given back by {}", list(&stays))
+    } else {
+        message
     };
     nodes.truncate(NODES_MAX);
     let conditions = conditions(
@@ -85,7 +102,7 @@ pub fn summarize(
         refused,
         state,
         &message,
-        &conflicts(targets, uid, states),
+        &conflicts(config, targets, states),
         now,
     );
     NodeConfigStatus {
@@ -103,32 +120,72 @@ pub fn summarize(
     }
 }
 
-fn node_summary(
-    config: &NodeConfig,
-    node: &str,
-    digest: &str,
-    state: Option<&NodeState>,
-) -> NodeSummary {
+/// Where a node stands that is to have it, and why.
+fn applied(config: &NodeConfig, digest: &str, state: Option<&NodeState>) -> (State, String) {
     let uid = uid(config);
     let status = state.and_then(|state| state.status.as_ref());
     let layer = status.and_then(|status| status.layers.iter().find(|layer| layer.uid == uid));
-    let (state, message) = match (status, layer) {
-        (Some(status), _)
-            if matches!(status.state, Some(Contact::Unreachable | Contact::NoAgent)) =>
-        {
-            (State::Unreachable, status.message.clone())
-        }
-        (Some(status), _) if status.state == Some(Contact::AgentTooOld) => {
-            (State::Failed, status.message.clone())
-        }
-        (_, Some(layer)) if is_current(config, layer, digest) => {
+    match (status.and_then(away), layer) {
+        (Some(away), _) => away,
+        (None, Some(layer)) if is_current(config, layer, digest) => {
             (outcome(layer), layer.message.clone())
         }
-        _ => (
-            State::Progressing,
-            "waiting for the node's agent".to_owned(),
-        ),
+        _ => waiting(),
+    }
+}
+
+/// Where a node stands that is only to say what it would change. What it said last of this revision
+/// counts until it says something else.
+fn planned(uid: &str, revision: &Revision, state: Option<&NodeState>) -> (State, String) {
+    let status = state.and_then(|state| state.status.as_ref());
+    if let Some(away) = status.and_then(away) {
+        return away;
+    }
+    let plans = status.iter().flat_map(|status| &status.plans);
+    let mut own = plans.filter(|plan| plan.uid == uid && plan.revision == revision.name);
+    let Some(plan) = own.next() else {
+        return waiting();
     };
+    let state = match plan.outcome {
+        PlanOutcome::Changes => State::Planned,
+        PlanOutcome::Unchanged => State::Applied,
+        PlanOutcome::Refused => State::Refused,
+        PlanOutcome::Failed => State::Failed,
+    };
+    (state, plan.message.clone())
+}
+
+fn waiting() -> (State, String) {
+    (
+        State::Progressing,
+        "waiting for the node's agent".to_owned(),
+    )
+}
+
+/// What keeps a node from being told anything.
+fn away(status: &NodeStateStatus) -> Option<(State, String)> {
+    let state = match status.state? {
+        Contact::Unreachable | Contact::NoAgent => State::Unreachable,
+        Contact::AgentTooOld => State::Failed,
+        Contact::Ready => return None,
+    };
+    Some((state, status.message.clone()))
+}
+
+/// The nodes that have it, and are not meant any more.
+fn stays<'a>(
+    uid: &str,
+    targets: &[String],
+    states: &BTreeMap<&'a str, &NodeState>,
+) -> Vec<&'a str> {
+    let others = states
+        .iter()
+        .filter(|(node, _)| !targets.iter().any(|target| target == *node));
+    let have = others.filter(|(_, state)| state.spec.layers.iter().any(|layer| layer.uid == uid));
+    have.map(|(node, _)| *node).collect()
+}
+
+fn node_summary(config: &NodeConfig, node: &str, (state, message): (State, String)) -> NodeSummary {
     // What to do is told whole, however long it takes to say why.
     let advice = retry::advice(name(config));
     let message = match message.strip_suffix(&advice) {
@@ -165,17 +222,28 @@ fn outcome(layer: &LayerStatus) -> State {
 }
 
 /// What another `NodeConfig` has: a sentence for each, with how many nodes it holds for.
-fn conflicts(targets: &[String], uid: &str, states: &BTreeMap<&str, &NodeState>) -> Vec<String> {
+fn conflicts(
+    config: &NodeConfig,
+    targets: &[String],
+    states: &BTreeMap<&str, &NodeState>,
+) -> Vec<String> {
+    let uid = uid(config);
     let mut nodes: BTreeMap<String, usize> = BTreeMap::new();
     for node in targets {
         let status = states
             .get(node.as_str())
             .and_then(|state| state.status.as_ref());
+        let plans = status.iter().flat_map(|status| &status.plans);
+        let plans = plans.map(|plan| (&plan.uid, &plan.conflicts));
         let layers = status.iter().flat_map(|status| &status.layers);
-        for conflict in layers
-            .filter(|layer| layer.uid == uid)
-            .flat_map(|layer| &layer.conflicts)
-        {
+        let layers = layers.map(|layer| (&layer.uid, &layer.conflicts));
+        let all: Vec<_> = if config.is_plan() {
+            plans.collect()
+        } else {
+            layers.collect()
+        };
+        let own = all.into_iter().filter(|(of, _)| *of == uid);
+        for conflict in own.flat_map(|(_, conflicts)| conflicts) {
             let what = match &conflict.key {
                 Some(key) => format!("key {key} in {}", conflict.path),
                 None => format!("file {}", conflict.path),
@@ -260,6 +328,18 @@ fn sentence(violations: &[Violation]) -> String {
 fn overall(worst: &NodeSummary, nodes: &[NodeSummary]) -> String {
     let alike = nodes.iter().filter(|node| node.state == worst.state);
     together(alike, &worst.message)
+}
+
+/// What would become of nodes: those of which the same is said together.
+fn alike(nodes: &[NodeSummary]) -> String {
+    let mut by_message: BTreeMap<&str, Vec<&NodeSummary>> = BTreeMap::new();
+    for node in nodes {
+        by_message.entry(&node.message).or_default().push(node);
+    }
+    let said = by_message
+        .into_iter()
+        .map(|(message, nodes)| together(nodes.into_iter(), message));
+    said.collect::<Vec<_>>().join("; ")
 }
 
 /// What is to be said of nodes although they have it: a unit that is not there, for instance.

@@ -9,9 +9,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use edict_core::config::Config;
-use edict_core::layer::DeletionPolicy;
+use edict_core::layer::{DeletionPolicy, Layer};
 use edict_core::wire::{
-    self, Drifted, Drifts, Event, Fence, Held, Hello, LayerReport, Outcome, Push, Report,
+    self, Drifted, Drifts, Event, Fence, Held, Hello, LayerReport, Outcome, Planned, Push, Report,
 };
 use edict_operator::pki::Pair;
 use futures::stream;
@@ -37,6 +37,8 @@ pub struct Memory {
     /// What was in force and left: name and policy.
     pub given_back: Vec<(String, DeletionPolicy)>,
     pub hellos: usize,
+    /// What was only to be planned, in that order.
+    pub plans: Vec<Push>,
 }
 
 impl Memory {
@@ -156,12 +158,13 @@ async fn answer(
     request: Request<Incoming>,
 ) -> Result<Response<Pieces>, Infallible> {
     let respond = |status, body| Response::builder().status(status).body(body).unwrap();
-    if request.uri().path() == wire::HELLO {
+    let path = request.uri().path().to_owned();
+    if path == wire::HELLO {
         let hello = serde_json::to_vec(&hello(&shared)).unwrap();
         let once = stream::iter([Bytes::from(hello)]);
         return Ok(respond(StatusCode::OK, tls::pieces(once)));
     }
-    if let Some(seen) = request.uri().path().strip_prefix(wire::DRIFTS) {
+    if let Some(seen) = path.strip_prefix(wire::DRIFTS) {
         let seen: u64 = seen.trim_start_matches('/').parse().unwrap();
         let mut drifts = shared.drifts.subscribe();
         let now = drifts.wait_for(|drifts| drifts.count != seen).await;
@@ -173,6 +176,11 @@ async fn answer(
     let body = request.into_body().collect().await;
     let body = body.unwrap_or_default().to_bytes();
     let push: Push = serde_json::from_slice(&body).unwrap();
+    if path == wire::PLAN {
+        let planned = serde_json::to_vec(&shared.plan(push)).unwrap();
+        let once = stream::iter([Bytes::from(planned)]);
+        return Ok(respond(StatusCode::OK, tls::pieces(once)));
+    }
     let mut memory = shared.memory.lock().unwrap();
     let refusal =
         wire::refuse(&push, &shared.node).or_else(|| wire::refuse_fence(push.fence, memory.fence));
@@ -207,10 +215,35 @@ fn hello(shared: &Shared) -> Hello {
         layers: memory.held.values().cloned().collect(),
         report: memory.report.clone(),
         drifts: Some(shared.drifts.borrow().clone()),
+        plans: true,
     }
 }
 
 impl Shared {
+    /// Each layer would change one file.
+    fn plan(&self, push: Push) -> Planned {
+        let mut memory = self.memory.lock().unwrap();
+        let changes = push.layers.iter().map(|layer| wire::Change {
+            path: format!("/etc/{}", layer.name),
+            change: wire::Kind::Create,
+            in_place: false,
+            diff: Some(format!("+{}\n", layer.name)),
+            hidden: None,
+            meta: None,
+        });
+        let planned = Planned {
+            changes: changes.collect(),
+            report: Report {
+                digest: push.digest.clone(),
+                layers: push.layers.iter().map(applied).collect(),
+                ..Report::default()
+            },
+            units: BTreeMap::new(),
+        };
+        memory.plans.push(push);
+        planned
+    }
+
     fn carry_out(&self, push: &Push) -> Report {
         let mut memory = self.memory.lock().unwrap();
         let mut report = Report {
@@ -237,22 +270,26 @@ impl Shared {
                 deletion_policy: layer.deletion_policy,
             };
             memory.held.insert(layer.uid.clone(), held);
-            report.layers.push(LayerReport {
-                uid: layer.uid.clone(),
-                name: layer.name.clone(),
-                digest: layer.digest.clone(),
-                in_force: Some(layer.digest.clone()),
-                outcome: Outcome::Applied,
-                message: String::new(),
-                violations: Vec::new(),
-                conflicts: Vec::new(),
-                held: false,
-                pending: Vec::new(),
-                restart: false,
-            });
+            report.layers.push(applied(layer));
         }
         memory.report = Some(report.clone());
         memory.heard += 1;
         report
+    }
+}
+
+fn applied(layer: &Layer) -> LayerReport {
+    LayerReport {
+        uid: layer.uid.clone(),
+        name: layer.name.clone(),
+        digest: layer.digest.clone(),
+        in_force: Some(layer.digest.clone()),
+        outcome: Outcome::Applied,
+        message: String::new(),
+        violations: Vec::new(),
+        conflicts: Vec::new(),
+        held: false,
+        pending: Vec::new(),
+        restart: false,
     }
 }

@@ -181,3 +181,20 @@ fn no_error_quotes_a_secret() {
         );
     }
 }
+
+#[test]
+fn what_is_only_to_be_planned_is_not_applied() {
+    let with = |mode: &str| WHOLE.replace("priority: 3", &format!("mode: {mode}"));
+    assert_eq!(read(&with("Enforce")).unwrap().is_enforced(), Ok(()));
+    let planned = read(&with("Plan")).unwrap();
+    assert_eq!(
+        planned.is_enforced().unwrap_err().to_string(),
+        "NodeConfig one: spec.mode is Plan, so it is not applied: take that out, or say plan instead of \
+         apply"
+    );
+    let wrong = read(&with("plan")).unwrap_err();
+    assert!(
+        wrong.contains("spec.mode: unknown variant `plan`"),
+        "{wrong}"
+    );
+}

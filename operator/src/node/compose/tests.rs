@@ -19,7 +19,7 @@ fn state() -> NodeState {
         "n",
         NodeStateSpec {
             layers: vec![layer],
-            releases: vec![],
+            ..NodeStateSpec::default()
         },
     );
     state.metadata.generation = Some(7);
@@ -57,6 +57,7 @@ fn spec(layers: &[&(LayerRef, Config, Contents)], releases: &[&str]) -> NodeStat
                     .unwrap()
             })
             .collect(),
+        plans: Vec::new(),
     }
 }
 

@@ -86,18 +86,18 @@ fn with_layer(config: &NodeConfig) -> NodeStateSpec {
             config,
             &Revision::current(config, Contents::default()),
         )],
-        releases: vec![],
+        ..NodeStateSpec::default()
     }
 }
 
 fn with_release(name: &str) -> NodeStateSpec {
     NodeStateSpec {
-        layers: vec![],
         releases: vec![ReleaseRef {
             uid: format!("u-{name}"),
             name: name.into(),
             policy: DeletionPolicy::Restore,
         }],
+        ..NodeStateSpec::default()
     }
 }
 
@@ -385,4 +385,77 @@ fn the_policy_of_a_leaving_config_can_still_be_changed() {
         plan.states[0].spec.releases[0].policy,
         DeletionPolicy::Retain
     );
+}
+
+/// The revisions that the one node is to run, and those that it is only to plan.
+fn revisions(plan: &Plan) -> (Vec<&str>, Vec<&str>) {
+    let [desired] = &plan.states[..] else {
+        panic!("{:?}", plan.states);
+    };
+    let NodeStateSpec { layers, plans, .. } = &desired.spec;
+    (
+        layers.iter().map(|layer| &*layer.revision).collect(),
+        plans.iter().map(|layer| &*layer.revision).collect(),
+    )
+}
+
+const OTHER: &str = "https://other.example";
+
+#[test]
+fn what_is_planned_is_not_run() {
+    let enforced = config("a", json!({}));
+    let before = Revision::current(&enforced, Contents::default()).name;
+    let change = json!({"spec": {"mode": "Plan", "docker": {"registryMirrors": [OTHER]}}});
+    let planned = config("a", change.clone());
+    let next = Revision::current(&planned, Contents::default()).name;
+    assert_ne!(before, next);
+    let nodes = || vec![node("n", json!({}))];
+    // Nothing of it was ever in force.
+    let new = plan(&observed(vec![planned.clone()], nodes(), vec![]));
+    assert_eq!(revisions(&new), (vec![], vec![&*next]));
+    assert_eq!(new.targets["u-a"], ["n"]);
+    // What was in force stays so, to the last field.
+    let has = || vec![state("n", with_layer(&enforced), json!({}))];
+    let planning = plan(&observed(vec![planned.clone()], nodes(), has()));
+    assert_eq!(revisions(&planning), (vec![&*before], vec![&*next]));
+    assert_eq!(planning.states[0].spec.layers, with_layer(&enforced).layers);
+    // Before it is adopted as well: nothing is done that would have to be given back.
+    let mut adopted = change.clone();
+    adopted["metadata"]["finalizers"] = json!([]);
+    let fresh = plan(&observed(vec![config("a", adopted)], nodes(), vec![]));
+    assert_eq!(revisions(&fresh), (vec![], vec![&*next]));
+    // Enforced again, it is run and no plan.
+    let spec = planning.states[0].spec.clone();
+    let has = vec![state("n", spec, json!({}))];
+    let change = json!({"spec": {"mode": "Enforce", "docker": {"registryMirrors": [OTHER]}}});
+    let run = plan(&observed(vec![config("a", change)], nodes(), has));
+    assert_eq!(revisions(&run), (vec![&*next], vec![]));
+}
+
+#[test]
+fn what_is_planned_gives_nothing_back_until_it_is_deleted() {
+    let enforced = config("a", json!({}));
+    let elsewhere = json!({"spec": {"mode": "Plan", "target": {"nodes": ["other"], "role": null}}});
+    let planned = config("a", elsewhere);
+    let nodes = || vec![node("n", json!({}))];
+    let has = || vec![state("n", with_layer(&enforced), json!({}))];
+    let moved = plan(&observed(vec![planned], nodes(), has()));
+    assert_eq!(moved.states, []);
+    assert_eq!(moved.targets["u-a"], [""; 0]);
+    // Refused, it changes nothing either.
+    let bad = json!({"spec": {"mode": "Plan", "docker": {"registryMirrors": ["https://$(a)"]}}});
+    let refused = plan(&observed(vec![config("a", bad)], nodes(), has()));
+    assert_eq!(refused.states, []);
+    assert!(refused.refused.contains_key("u-a"));
+    let spec = NodeStateSpec {
+        plans: with_layer(&enforced).layers,
+        ..with_layer(&enforced)
+    };
+    let deleted = plan(&observed(
+        vec![deleted("a")],
+        nodes(),
+        vec![state("n", spec, json!({}))],
+    ));
+    assert_eq!(revisions(&deleted), (vec![], vec![]));
+    assert_eq!(names(&deleted.states[0].spec), (vec![], vec!["a"]));
 }

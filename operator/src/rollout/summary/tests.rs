@@ -396,3 +396,134 @@ fn what_the_agent_was_not_told_yet_is_on_the_way() {
         assert_eq!(status.state, Some(state), "{change}");
     }
 }
+
+/// A node that says what the NodeConfig of mode Plan would change there.
+fn plans(outcome: &str, message: &str) -> Value {
+    let current = crate::revision::Revision::current(&config(&json!({})), Contents::default());
+    json!({"state": "Ready", "plans": [
+        {"uid": "u", "name": "a", "revision": current.name, "outcome": outcome, "message": message},
+    ]})
+}
+
+fn only_planned() -> NodeConfig {
+    let mut planned = config(&json!({}));
+    planned.spec.mode = Some(edict_core::layer::Mode::Plan);
+    planned
+}
+
+#[test]
+fn what_is_planned_says_what_it_would_change() {
+    let status = summary(
+        &only_planned(),
+        &[
+            ("n1", plans("Changes", "would change 1 file")),
+            ("n2", plans("Unchanged", "would change nothing")),
+            ("n3", plans("Changes", "would change 2 files")),
+            ("n4", plans("Changes", "would change 1 file")),
+        ],
+        Plan::default(),
+    );
+    assert_eq!(status.state, Some(State::Planned));
+    assert_eq!(
+        status.message,
+        "n1, n4: would change 1 file; n3: would change 2 files"
+    );
+    let counts = (
+        status.targeted,
+        status.applied,
+        status.pending,
+        status.failed,
+    );
+    assert_eq!(counts, (4, 1, 3, 0));
+    let nodes: Vec<_> = status.nodes.iter().map(|node| &*node.name).collect();
+    assert_eq!(nodes, ["n1", "n3", "n4"]);
+    assert_eq!(condition(&status, "Ready").0, "False");
+    assert_eq!(condition(&status, "Ready").1, "Planned");
+
+    let nothing = plans("Unchanged", "would change nothing");
+    let status = summary(&only_planned(), &[("n1", nothing)], Plan::default());
+    assert_eq!(status.state, Some(State::Planned));
+    assert_eq!(status.message, "n1: would change nothing");
+    assert_eq!((status.applied, status.pending), (1, 0));
+}
+
+#[test]
+fn a_plan_that_can_not_be_made_is_worse_than_one_that_can() {
+    let change = || plans("Changes", "would change 1 file");
+    for (outcome, state) in [("Refused", State::Refused), ("Failed", State::Failed)] {
+        let nodes = [("n1", change()), ("n2", plans(outcome, "no"))];
+        let status = summary(&only_planned(), &nodes, Plan::default());
+        assert_eq!(status.state, Some(state));
+        assert_eq!((status.pending, status.failed), (1, 1));
+        assert_eq!(status.message, "n2: no");
+    }
+    let away = json!({"state": "Unreachable", "message": "no answer", "plans": change()["plans"]});
+    let status = summary(&only_planned(), &[("n1", away)], Plan::default());
+    assert_eq!(status.state, Some(State::Unreachable));
+}
+
+#[test]
+fn only_a_plan_of_what_it_says_now_counts() {
+    let waiting = |nodes: &[(&str, Value)], plan: Plan| {
+        let status = summary(&only_planned(), nodes, plan);
+        assert_eq!(status.state, Some(State::Progressing), "{status:?}");
+        assert_eq!(status.pending, 1);
+    };
+    waiting(&[("n1", ended("Applied", "", json!([])))], Plan::default());
+    let change = || plans("Changes", "would change 1 file");
+    let mut other = change();
+    other["plans"][0]["revision"] = json!("a-other");
+    waiting(&[("n1", other)], Plan::default());
+}
+
+#[test]
+fn what_would_be_given_back_is_said() {
+    let there: NodeState = serde_json::from_value(json!({
+        "apiVersion": "edict.dev/v1alpha1", "kind": "NodeState", "metadata": {"name": "n2"},
+        "spec": {"layers": [{
+            "uid": "u", "name": "a", "revision": "r", "priority": 0,
+            "created": "2026-01-01T00:00:00Z", "deletionPolicy": "Restore",
+        }]},
+    }))
+    .unwrap();
+    let here = state("n1", &plans("Changes", "would change 1 file"));
+    let object = only_planned();
+    let current = crate::revision::Revision::current(&object, Contents::default());
+    let plan = Plan {
+        targets: [("u".to_owned(), vec!["n1".to_owned()])].into(),
+        revisions: [("u".to_owned(), current)].into(),
+        ..Plan::default()
+    };
+    let by_node = [("n1", &here), ("n2", &there)].into();
+    let now = Timestamp::from_second(100).unwrap();
+    let status = summarize(&object, &plan, &by_node, now);
+    assert_eq!(
+        status.message,
+        "n1: would change 1 file; it would be given back by n2"
+    );
+    // Above all where it is for no node at all, by mistake.
+    let nobody = Plan {
+        targets: [("u".to_owned(), vec![])].into(),
+        ..Plan::default()
+    };
+    let status = summarize(&object, &nobody, &[("n2", &there)].into(), now);
+    assert_eq!(status.state, Some(State::NoNodes));
+    assert!(
+        status.message.ends_with("; it would be given back by n2"),
+        "{status:?}"
+    );
+}
+
+#[test]
+fn conflicts_of_what_is_planned_are_those_of_the_plan() {
+    let mut plan = plans("Unchanged", "would change nothing");
+    plan["plans"][0]["conflicts"] = json!([{"path": "/etc/a", "winner": "b"}]);
+    let in_force = json!([{"path": "/etc/other", "winner": "c"}]);
+    plan["layers"] = ended("Applied", "", in_force)["layers"].clone();
+    let status = summary(&only_planned(), &[("n1", plan)], Plan::default());
+    let (holds, _, message) = condition(&status, "Conflict");
+    assert_eq!(
+        (holds, message),
+        ("True", "file /etc/a belongs to NodeConfig b on 1 node")
+    );
+}
