@@ -232,13 +232,14 @@ impl Units for Systemd {
     }
 
     fn journal(&self, unit: &str) -> Vec<String> {
+        // Before anything else: systemd may start it once more meanwhile.
+        let shown = self.show(unit).ok().map(|shown| shown.mark.invocation);
         // What was said just now may be on its way yet. A journal that can't say so is read all the same.
         let name = format!("edict-journal-{}.service", std::process::id());
         if let Err(error) = self.run(&name, &[JOURNALCTL, "--sync"], JOURNAL, false) {
             tracing::debug!(%error, "the journal is not told to keep up");
         }
         // What its own processes said in this run says more than what systemd says of them.
-        let shown = self.show(unit).ok().map(|shown| shown.mark.invocation);
         let run = shown.filter(|invocation| !invocation.is_empty());
         let run = run.map(|invocation| format!("_SYSTEMD_INVOCATION_ID={invocation}"));
         let of = format!("--unit={unit}");

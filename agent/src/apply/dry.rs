@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::TryLockError;
 
+use edict_core::format::Format;
 use edict_core::resolve::Resolution;
 use edict_core::resource::{Action, KeyPath, is_under};
 use edict_core::wire::{self, Event, Planned, Push, Report, Written};
@@ -14,7 +15,7 @@ use super::Agent;
 use super::round::Round;
 use crate::diff;
 use crate::host::{Entry, Found, Seen, View, Whole};
-use crate::ledger::Stamp;
+use crate::ledger::{Before, KeyEntry, Stamp};
 use crate::plan::Plan;
 use crate::state::{self, State, resolution};
 
@@ -170,14 +171,20 @@ fn public(change: &Change, before: &State, after: &State, wanted: &Resolution) -
         let shared = wanted.keys.get(path);
         let values = shared.into_iter().flat_map(|shared| &shared.values);
         let foreign = |(key, _): (&KeyPath, _)| !known.contains_key(key) && value(key).is_some();
+        let leaves = |known: &&KeyEntry| {
+            let wanted = shared.is_some_and(|shared| shared.values.contains_key(&known.key));
+            !wanted && known.original != Before::Absent
+        };
+        let mut before = before.ledger.keys.get(path).into_iter();
+        let comes_back = before.any(|entry| entry.keys.iter().any(|key| leaves(&key)));
         return Public {
-            rest: if shared.is_none() && change.after.is_some() {
+            rest: if (shared.is_none() && change.after.is_some()) || comes_back {
                 Some(GIVEN_BACK)
             } else {
                 values.clone().any(foreign).then_some(FOREIGN)
             },
-            new: lines(values.map(|(key, owned)| (key, &owned.what))),
-            old: lines(known.iter().map(|(key, value)| (*key, value))),
+            new: lines(format, values.map(|(key, owned)| (key, &owned.what))),
+            old: lines(format, known.iter().map(|(key, value)| (*key, value))),
         };
     }
     let own = before.ledger.files.get(path).is_some_and(|entry| {
@@ -202,9 +209,10 @@ fn public(change: &Change, before: &State, after: &State, wanted: &Resolution) -
     }
 }
 
-/// Keys and their values, one a line.
-fn lines<'a>(values: impl Iterator<Item = (&'a KeyPath, &'a Value)>) -> Vec<u8> {
+/// Keys and their values, one a line. A certificate, which may be from a Secret, is named by its digest.
+fn lines<'a>(format: Format, values: impl Iterator<Item = (&'a KeyPath, &'a Value)>) -> Vec<u8> {
     let line = |(key, value): (&KeyPath, &Value)| match value {
+        _ if format == Format::Bundle => format!("{key}\n"),
         Value::String(text) if text.is_empty() => format!("{key}\n"),
         value => format!("{key} = {value}\n"),
     };

@@ -93,6 +93,13 @@ fn of_a_file_with_keys_only_edicts_keys_are_shown() {
         diff(&gone),
         "-registry-mirrors = [\"https://one\"]\n+debug = true\n"
     );
+    // Theirs comes back.
+    assert!(
+        gone.hidden
+            .as_ref()
+            .unwrap()
+            .contains("as it was before Edict")
+    );
     for change in [own_text(&gone), own_text(&foreign_again(&node))] {
         assert!(
             !change.contains("token") && !change.contains("theirs"),

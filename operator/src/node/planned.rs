@@ -17,6 +17,8 @@ use super::compose::{self, ENTRIES_MAX, MESSAGE_MAX, TooOld};
 /// How long a plan is taken for true while nothing says otherwise: nobody tells when somebody else
 /// changes a file that is not Edict's.
 pub const AGAIN: Duration = Duration::from_mins(5);
+/// How long it is left at that where a plan could not be made.
+pub const RETRY: Duration = Duration::from_secs(30);
 /// How long a node may be asked for its plans in one go: what is to be in force goes before them.
 pub const WITHIN: Duration = Duration::from_secs(30);
 /// The shortest that a message is cut to, in characters, however many plans there are.
@@ -31,7 +33,8 @@ pub struct Plans(BTreeMap<String, Known>);
 struct Known {
     /// What was asked, of which state of the node.
     asked: String,
-    when: Instant,
+    /// Until when it counts.
+    until: Instant,
     status: PlanStatus,
 }
 
@@ -39,8 +42,7 @@ impl Plans {
     /// What is known of a `NodeConfig`'s plan, if that is what would be asked now.
     pub fn known(&self, uid: &str, asked: &str, now: Instant) -> Option<PlanStatus> {
         let known = self.0.get(uid)?;
-        let recent = now.saturating_duration_since(known.when) < AGAIN;
-        (known.asked == asked && recent).then(|| known.status.clone())
+        (known.asked == asked && now < known.until).then(|| known.status.clone())
     }
 
     /// What was said last of a revision.
@@ -50,14 +52,15 @@ impl Plans {
         same.then(|| known.status.clone())
     }
 
-    /// Keeps an answer.
-    pub fn keep(&mut self, asked: String, status: PlanStatus, now: Instant) {
+    /// Keeps for so long what is said, and gives it back.
+    pub fn keep(&mut self, asked: String, status: PlanStatus, lasts: Duration) -> PlanStatus {
         let known = Known {
             asked,
-            when: now,
+            until: Instant::now() + lasts,
             status: status.clone(),
         };
-        self.0.insert(status.uid, known);
+        self.0.insert(status.uid.clone(), known);
+        status
     }
 
     /// Forgets the plans that are wanted no more.

@@ -134,7 +134,7 @@ impl Worker {
         match converged {
             Ok(status) => {
                 if let Some(status) = status {
-                    self.plan(&state, &hello, status).await?;
+                    self.plan(&state, &hello, status, permits).await?;
                 }
                 Ok(Some(self.pace.wait()))
             }
@@ -311,6 +311,7 @@ impl Worker {
         state: &NodeState,
         hello: &Hello,
         mut status: NodeStateStatus,
+        permits: &Semaphore,
     ) -> anyhow::Result<()> {
         let wanted = &state.spec.plans;
         self.plans.retain(wanted);
@@ -334,44 +335,54 @@ impl Worker {
             let push = match asked {
                 Ok(push) => push,
                 Err(said) => {
-                    plans.push(*said);
+                    // It is what was said last from now on.
+                    plans.push(self.plans.keep(String::new(), *said, planned::AGAIN));
                     continue;
                 }
             };
             let asked = digest::of(&(&push.digest, wanted.len(), &has, changes));
             let known = self.plans.known(&reference.uid, &asked, Instant::now());
             let over = began.elapsed() > planned::WITHIN || self.context.term.stop.is_cancelled();
-            if known.is_some() || over {
+            // It has as many megabytes as a push.
+            let permit = permits.try_acquire().ok().filter(|_| !over);
+            let Some(_permit) = permit.filter(|_| known.is_none()) else {
                 plans.extend(known.or_else(|| last(reference)));
                 continue;
-            }
+            };
             let push = push.fenced(hello.wire, self.context.term.fences.next());
             let answer = match self.agent() {
                 Ok(agent) => agent.plan(&push).await,
                 Err(error) => Err(error),
             };
-            let said = match answer {
-                Ok(planned) => planned::answer(reference, planned, wanted.len()),
-                // What it does just now makes another plan; who is away is asked when it is back.
+            let (said, lasts) = match answer {
+                Ok(planned) => {
+                    let said = planned::answer(reference, planned, wanted.len());
+                    (said, planned::AGAIN)
+                }
+                // What it does just now makes another plan.
                 Err(Error::Busy) => {
                     plans.extend(last(reference));
                     continue;
                 }
-                Err(Error::Connection(_)) => {
-                    self.connection = None;
-                    plans.extend(last(reference));
-                    continue;
+                Err(error) => {
+                    let lost = matches!(error, Error::Connection(_));
+                    let failed = || planned::failed(reference, &error.to_string());
+                    // Who is away for a moment has said something before.
+                    let said = last(reference).filter(|_| lost).unwrap_or_else(failed);
+                    if lost {
+                        self.connection = None;
+                    }
+                    (said, planned::RETRY)
                 }
-                Err(error) => planned::failed(reference, &error.to_string()),
             };
-            self.plans.keep(asked, said.clone(), Instant::now());
-            plans.push(said);
+            plans.push(self.plans.keep(asked, said, lasts));
         }
         if status.plans == plans {
             return Ok(());
         }
+        // What stands there is what was written a moment ago, which the cache may not know yet.
         status.plans = plans;
-        self.write(state, status).await
+        self.patch(state, status).await
     }
 
     fn agent(&mut self) -> Result<&mut Agent, Error> {
@@ -493,7 +504,14 @@ impl Worker {
     }
 
     async fn write(&self, state: &NodeState, status: NodeStateStatus) -> anyhow::Result<()> {
-        if state.status.as_ref() == Some(&status) || self.context.term.over.is_cancelled() {
+        if state.status.as_ref() == Some(&status) {
+            return Ok(());
+        }
+        self.patch(state, status).await
+    }
+
+    async fn patch(&self, state: &NodeState, status: NodeStateStatus) -> anyhow::Result<()> {
+        if self.context.term.over.is_cancelled() {
             return Ok(());
         }
         let api = Api::<NodeState>::all(self.context.client.clone());

@@ -39,6 +39,8 @@ pub struct Memory {
     pub hellos: usize,
     /// What was only to be planned, in that order.
     pub plans: Vec<Push>,
+    /// It is of a release that plans nothing.
+    pub plans_nothing: bool,
 }
 
 impl Memory {
@@ -215,7 +217,7 @@ fn hello(shared: &Shared) -> Hello {
         layers: memory.held.values().cloned().collect(),
         report: memory.report.clone(),
         drifts: Some(shared.drifts.borrow().clone()),
-        plans: true,
+        plans: !memory.plans_nothing,
     }
 }
 

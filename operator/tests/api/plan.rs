@@ -1,5 +1,7 @@
 //! What is only planned is asked for, said, and pushed to nobody.
 
+use std::time::{Duration, Instant};
+
 use edict_core::wire::{DriftOutcome, Drifted};
 use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
@@ -7,6 +9,9 @@ use serde_json::{Value, json};
 use super::agent::Agent;
 use super::cluster::{Cluster, SOON};
 use super::operator::Operator;
+
+/// An agent that answers is asked every ten seconds.
+const WHILE: Duration = Duration::from_secs(5);
 
 /// Waits until the agent was asked so often, and says what the last question was about.
 async fn asked(cluster: &Cluster, operator: &Operator, node: &Agent, times: usize) -> Vec<String> {
@@ -75,4 +80,33 @@ async fn it_is_asked_for_and_said_and_nothing_is_pushed() {
     let plans = cluster.get("nodestates", "w")["status"]["plans"].clone();
     assert!(plans.is_null(), "{plans}");
     cluster.has_kept_everything(&[&node]);
+}
+
+/// An agent of a release before can't be asked: that is said, and written once.
+#[tokio::test]
+async fn what_can_not_be_asked_any_more_is_said_once() {
+    let (cluster, node, operator) = Cluster::running("plan-old").await;
+    cluster.config("b", &json!({"spec": {"mode": "Plan"}}));
+    let b = ("nodeconfigs", "b");
+    cluster.says(&operator, b, "Planned", |_| {}).await;
+    node.memory().plans_nothing = true;
+    cluster.edit("nodeconfigs", "a", &json!({"spec": {"priority": 1}}));
+    cluster.says(&operator, b, "Failed", |_| {}).await;
+    let message = cluster.get("nodeconfigs", "b")["status"]["message"].clone();
+    assert!(
+        message.to_string().contains("plans nothing yet"),
+        "{message}"
+    );
+    // What it writes wakes it once or twice; after that it asks no sooner than it has to.
+    let (began, looks) = (Instant::now(), node.memory().hellos);
+    cluster
+        .until(&operator, SOON, || {
+            let elapsed = began.elapsed();
+            (elapsed > WHILE)
+                .then_some(())
+                .ok_or(format!("{elapsed:?}"))
+        })
+        .await;
+    let looks = node.memory().hellos - looks;
+    assert!(looks <= 4, "{looks} looks within {WHILE:?}");
 }

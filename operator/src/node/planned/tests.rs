@@ -216,11 +216,11 @@ fn an_answer_counts_until_something_else_would_be_asked() {
     let (now, reference) = (Instant::now(), reference());
     let said = failed(&reference, "see https://user:secret@host");
     assert_eq!(said.message, "see https://***@host");
-    plans.keep("q".to_owned(), said.clone(), now);
+    assert_eq!(plans.keep("q".to_owned(), said.clone(), AGAIN), said);
     assert_eq!(plans.known("u", "q", now), Some(said.clone()));
     let late = now + AGAIN.checked_sub(Duration::from_secs(1)).unwrap();
     assert_eq!(plans.known("u", "q", late), Some(said));
-    assert_eq!(plans.known("u", "q", now + AGAIN), None);
+    assert_eq!(plans.known("u", "q", now + AGAIN * 2), None);
     assert_eq!(plans.known("u", "other", now), None);
     assert_eq!(plans.known("v", "q", now), None);
     let other = LayerRef {
