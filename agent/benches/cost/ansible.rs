@@ -72,6 +72,7 @@ pub fn measure(folder: &Path) -> io::Result<[Duration; 2]> {
         let mut command = Command::new(&ansible);
         command
             .args(["--connection", "local", "--inventory", "localhost,"])
+            .args(["--extra-vars", "ansible_python_interpreter=python3"])
             .arg(playbook);
         done(&mut command)?;
         both[1].push(began.elapsed());

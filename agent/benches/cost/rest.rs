@@ -1,10 +1,11 @@
 //! An agent that has nothing to do, with twenty files in force, beside a process that has no more than a
 //! tokio runtime and a TLS server.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -20,9 +21,10 @@ const AGENT: &str = env!("CARGO_BIN_EXE_edict-agent");
 /// Where the other side is told what to do.
 const ADDRESS: &str = "EDICT_BENCH_ADDRESS";
 const TLS: &str = "EDICT_BENCH_TLS";
-/// How long wake-ups are counted, and how long it takes until there is nothing more to do.
+/// How long wake-ups are counted, and how long it takes until there is nothing more to do: tokio keeps a
+/// thread that nothing was asked of for ten seconds.
 const QUIET: Duration = Duration::from_secs(20);
-const SETTLED: Duration = Duration::from_secs(5);
+const SETTLED: Duration = Duration::from_secs(15);
 const STARTED: Duration = Duration::from_secs(10);
 
 /// What both have.
@@ -85,13 +87,17 @@ pub fn measure(folder: &Path) -> io::Result<Rest> {
     // What is done at the start is done.
     std::thread::sleep(SETTLED);
     let all = [agent.0.id(), other.0.id()];
-    let count = || -> io::Result<[u64; 2]> { Ok([wakes(all[0])?, wakes(all[1])?]) };
-    let before = count()?;
+    let before = [wakes(all[0])?, wakes(all[1])?];
     std::thread::sleep(QUIET);
-    let after = count()?;
+    let after = [wakes(all[0])?, wakes(all[1])?];
+    let since = |which: usize| {
+        let threads = after[which].iter();
+        let more = threads.map(|(thread, now)| now - before[which].get(thread).unwrap_or(&0));
+        more.sum()
+    };
     Ok(Rest {
         kib: [resident(all[0])?, resident(all[1])?],
-        wakes: [after[0] - before[0], after[1] - before[1]],
+        wakes: [since(0), since(1)],
     })
 }
 
@@ -133,14 +139,16 @@ fn resident(process: u32) -> io::Result<u64> {
     Ok(number(&status.replace(':', " :"), "VmRSS"))
 }
 
-/// How often the threads of a process have waited for something, and woken.
-fn wakes(process: u32) -> io::Result<u64> {
-    let mut sum = 0;
+/// How often each thread of a process has waited for something, and woken.
+fn wakes(process: u32) -> io::Result<BTreeMap<PathBuf, u64>> {
+    let mut all = BTreeMap::new();
     for thread in fs::read_dir(format!("/proc/{process}/task"))? {
-        let status = fs::read_to_string(thread?.path().join("status"))?;
-        sum += number(&status.replace(':', " :"), "voluntary_ctxt_switches");
+        let thread = thread?.path();
+        let status = fs::read_to_string(thread.join("status"))?;
+        let count = number(&status.replace(':', " :"), "voluntary_ctxt_switches");
+        all.insert(thread, count);
     }
-    Ok(sum)
+    Ok(all)
 }
 
 /// Whether this process is to be the other side.
@@ -152,7 +160,7 @@ pub fn is_other_side() -> bool {
 pub fn other_side() -> io::Result<ExitCode> {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let variable = |name| std::env::var(name).map_err(io::Error::other);
-    let tls = std::path::PathBuf::from(variable(TLS)?);
+    let tls = PathBuf::from(variable(TLS)?);
     let address: SocketAddr = variable(ADDRESS)?.parse().map_err(io::Error::other)?;
     let certificate = CertificateDer::from_pem_file(tls.join("tls.crt")).unwrap();
     let key = PrivateKeyDer::from_pem_file(tls.join("tls.key")).unwrap();
