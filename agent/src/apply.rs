@@ -14,6 +14,7 @@
 //! on with that: a restart of the container runtime may have been what ended the agent before it.
 
 mod activate;
+mod command;
 mod drift;
 mod dry;
 mod due;
@@ -28,12 +29,14 @@ mod setting;
 mod transact;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::thread::{self, Thread};
 
 use edict_core::config::Config;
 use edict_core::guard::Policy;
 use edict_core::wire::{self, Event, Fence, Hello, Push, Refusal, Report};
 
+use crate::command::Commands;
 use crate::commit;
 use crate::drift::Drifts;
 use crate::host::{Host, Live};
@@ -58,12 +61,16 @@ pub struct Agent {
     state: Mutex<State>,
     /// The layers that are held, those included that could not be saved.
     holds: Mutex<BTreeMap<String, Hold>>,
+    /// What was, is or will be run, as it is on disk.
+    commands: Mutex<Commands>,
     /// What is known of changes by others.
     drifts: Mutex<Drifts>,
-    /// How often that has changed, for whoever waits for it.
+    /// How often that has changed, or what became of a command, for whoever waits for it.
     count: watch::Sender<u64>,
     /// Who looks for such changes, if anybody does.
     waker: OnceLock<Waker>,
+    /// Who runs commands, if anybody does.
+    runner: OnceLock<Thread>,
     /// The greatest fence of an operator that was admitted. On disk only the first of each epoch is:
     /// what an operator has sent before does not outlive the agent that it was sent to.
     fence: Mutex<Fence>,
@@ -100,15 +107,18 @@ impl Agent {
         store: Store,
     ) -> Result<Self, state::Error> {
         let state = store.load()?;
+        let commands = store.commands()?;
         Ok(Self {
             node,
             host: Live::over(Box::new(host), manager.clone()),
             manager,
             store,
             turn: Mutex::new(()),
+            commands: Mutex::new(commands),
             drifts: Mutex::default(),
             count: watch::Sender::default(),
             waker: OnceLock::new(),
+            runner: OnceLock::new(),
             fence: Mutex::new(state.fence),
             holds: Mutex::new(state.holds.clone()),
             state: Mutex::new(state),
@@ -130,6 +140,7 @@ impl Agent {
         // Counted when a look is over, as for those who wait.
         let count = *self.count.borrow();
         let list = locked(&self.drifts).list();
+        let commands = self.commands();
         let drifts = wire::Drifts { count, list };
         // Before the state, as where both are changed.
         let fence = *locked(&self.fence);
@@ -145,6 +156,7 @@ impl Agent {
             report: state.report.clone().filter(|_| !state.open),
             drifts: Some(drifts),
             plans: true,
+            commands,
         }
     }
 
@@ -209,6 +221,11 @@ impl Agent {
     /// Does a push, and says what it does. Another one waits until it is done.
     pub fn push(&self, push: &Push, say: &mut dyn FnMut(Event)) -> Report {
         let _turn = locked(&self.turn);
+        if let Err(error) = self.expect_commands(push) {
+            // They are no part of what is known then, and are expected again with the next push.
+            let error: &dyn std::error::Error = &error;
+            tracing::error!(error, "the commands can't be kept");
+        }
         let report = Round::new(self, push.policy.clone(), push.wire).push(push, say);
         let (layers, releases, settled) = (
             report.layers.len(),
@@ -226,7 +243,35 @@ impl Agent {
         if let Some(waker) = self.waker.get() {
             waker.wake();
         }
+        if let Some(runner) = self.runner.get() {
+            runner.unpark();
+        }
         report
+    }
+
+    /// Runs commands as they come, in a thread of its own.
+    pub fn start_running(self: &Arc<Self>) -> std::io::Result<()> {
+        let agent = self.clone();
+        let runner = thread::Builder::new().name("commands".to_owned());
+        let runner = runner.spawn(move || {
+            loop {
+                agent.run_commands();
+                // Whatever is pushed meanwhile wakes it at once.
+                thread::park();
+            }
+        })?;
+        // One is enough: it stays the first one.
+        let _ = self.runner.set(runner.thread().clone());
+        Ok(())
+    }
+
+    /// Has whoever waits for it know that there is something new.
+    fn tell(&self) {
+        let mut drifts = locked(&self.drifts);
+        drifts.count += 1;
+        let count = drifts.count;
+        drop(drifts);
+        self.count.send_replace(count);
     }
 
     /// Finishes and clears away what a crash left behind. Nothing of it is needed to go on.

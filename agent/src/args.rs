@@ -100,9 +100,12 @@ pub struct Serve {
     #[arg(long, env = "EDICT_STATE", default_value = "/var/lib/edict")]
     pub state: PathBuf,
     /// Folder of the host's systemd, /run/systemd there. If left out, no unit is reloaded or restarted:
-    /// the status says which have to be.
+    /// the status says which have to be; and no command is run.
     #[arg(long, env = "EDICT_SYSTEMD")]
     pub systemd: Option<PathBuf>,
+    /// Leaves units alone as if systemd were out of reach, and only runs commands.
+    #[arg(long, env = "EDICT_COMMANDS_ONLY")]
+    pub commands_only: bool,
     /// Folder with tls.crt, tls.key and ca.crt. Read anew for each connection.
     #[arg(long, env = "EDICT_TLS", default_value = "/etc/edict-tls")]
     pub tls: PathBuf,

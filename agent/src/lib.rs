@@ -7,6 +7,7 @@
 //! commit   does them, or puts everything back
 //! host     the host's /etc, rooted: no symlink leads out
 //! units    tells those that read what has changed         systemd, over its own socket
+//! command  what of the catalogue is run, once for each revision
 //! diff     what would become of a file, for people
 //! drift    what others have changed of it                 watch: as soon as they do
 //! state    layers in force, originals, ledger, on the node
@@ -15,6 +16,7 @@
 
 pub mod apply;
 pub mod args;
+mod command;
 pub mod commit;
 mod diff;
 pub mod disk;

@@ -20,7 +20,7 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use edict_core::guard::Policy;
-use edict_core::wire::{Push, Release, Report};
+use edict_core::wire::{CommandOutcome, CommandReport, Push, Release, Report};
 
 use crate::apply::Agent;
 use crate::args::{Local, Manifests, Restore};
@@ -53,9 +53,10 @@ pub fn plan(args: &Manifests) -> anyhow::Result<ExitCode> {
     let dry = agent.dry(&wanted.push(&agent.hello().layers))?;
     let dry = dry.context("this agent is at work")?;
     output::plan(&dry.planned(), args.local.output)?;
+    let nothing = dry.changes.is_empty() && dry.units.is_empty() && dry.commands.is_empty();
     Ok(if !dry.report.is_settled() {
         NOT_ALL.into()
-    } else if dry.changes.is_empty() && dry.units.is_empty() {
+    } else if nothing {
         ExitCode::SUCCESS
     } else {
         CHANGES.into()
@@ -110,22 +111,26 @@ pub fn status(args: &Local) -> anyhow::Result<ExitCode> {
     Ok(if agent.is_interrupted() {
         NOT_ALL.into()
     } else {
-        code(&hello.report.unwrap_or_default())
+        code(&hello.report.unwrap_or_default(), &hello.commands)
     })
 }
 
 fn done(agent: &Agent, push: &Push, absent: &[String], local: &Local) -> anyhow::Result<ExitCode> {
     let report = agent.push(push, &mut |_| {});
-    output::report(&report, absent, local.output)?;
+    agent.run_commands();
+    let commands = agent.commands();
+    output::report(&report, &commands, absent, local.output)?;
     anyhow::ensure!(
         !agent.is_interrupted(),
         "a change that was interrupted can't be taken back yet: mend what is said above, and try again"
     );
-    Ok(code(&report))
+    Ok(code(&report, &commands))
 }
 
-fn code(report: &Report) -> ExitCode {
-    if report.is_settled() {
+fn code(report: &Report, commands: &[CommandReport]) -> ExitCode {
+    let failed =
+        |one: &CommandReport| one.outcome.is_over() && one.outcome != CommandOutcome::Succeeded;
+    if report.is_settled() && !commands.iter().any(failed) {
         ExitCode::SUCCESS
     } else {
         NOT_ALL.into()

@@ -48,6 +48,7 @@ fn serve(args: Serve) -> anyhow::Result<()> {
         etc,
         state,
         systemd,
+        commands_only,
         tls,
         listen,
         log,
@@ -68,7 +69,13 @@ fn serve(args: Serve) -> anyhow::Result<()> {
     let manager = systemd.map_or(Manager::OutOfReach(DENIED), |folder| {
         Systemd::find(&folder, &state).unwrap_or(Manager::OutOfReach(NO_SYSTEMD))
     });
+    let manager = if commands_only {
+        manager.for_commands(DENIED)
+    } else {
+        manager
+    };
     let agent = Arc::new(Agent::open(node, host, manager, store)?);
+    agent.start_running().context("no commands can be run")?;
     watch::start(agent.clone(), etc).context("no changes can be watched")?;
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)

@@ -1,6 +1,8 @@
 //! systemd, over its own socket: peer to peer, there on every host with systemd, with or without a
 //! D-Bus daemon. Source of names and signatures: org.freedesktop.systemd1(5).
 
+mod program;
+
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::Read as _;
@@ -94,19 +96,20 @@ impl Systemd {
         let lines = format!("--lines={LINES}");
         let argv = [JOURNALCTL, "--no-pager", "--quiet", "--boot"];
         let argv = [&argv[..], &["--output=cat", "--reverse", &lines, which]].concat();
-        let said = self.run(&name, &argv, JOURNAL, true)?;
+        let said = self.run(&name, &argv, JOURNAL, true, OUTPUT_MAX)?;
         let said = String::from_utf8_lossy(&said);
         Ok(said.lines().map(ToOwned::to_owned).collect())
     }
 
     /// Runs a program on the host, as a unit of its own, and gives what it says. Where it is not `strict`
-    /// its exit code says nothing.
+    /// its exit code says nothing. It is ended where it says more than `most` bytes.
     fn run(
         &self,
         unit: &str,
         argv: &[&str],
         within: Duration,
         strict: bool,
+        most: u64,
     ) -> Result<Vec<u8>, Error> {
         let broken = |error: std::io::Error| Error::Unreachable(error.to_string());
         let output = self.scratch().map_err(broken)?.join(unit);
@@ -124,7 +127,7 @@ impl Systemd {
                 "StandardOutputFileToTruncate".to_owned(),
                 Value::Text(output.display().to_string()),
             ),
-            ("LimitFSIZE".to_owned(), Value::Number(OUTPUT_MAX)),
+            ("LimitFSIZE".to_owned(), Value::Number(most)),
             (
                 "CollectMode".to_owned(),
                 Value::Text("inactive-or-failed".to_owned()),
@@ -139,9 +142,7 @@ impl Systemd {
         let said = connection.job(&doing, call);
         let content = fs::File::open(&output).and_then(|file| {
             let mut content = Vec::new();
-            file.take(OUTPUT_MAX)
-                .read_to_end(&mut content)
-                .map(|_| content)
+            file.take(most).read_to_end(&mut content).map(|_| content)
         });
         let content = content.map_err(broken);
         let _ = fs::remove_file(&output);
@@ -189,7 +190,7 @@ impl Units for Systemd {
         // With its name before each. What is not there fails, and the others are said all the same.
         let argv = ["/usr/bin/head", "--verbose", "--lines=64", "--", ALWAYS];
         let argv = [&argv[..], paths].concat();
-        let said = self.run(&name, &argv, SETTINGS, false)?;
+        let said = self.run(&name, &argv, SETTINGS, false, OUTPUT_MAX)?;
         let values = values(&String::from_utf8_lossy(&said));
         // Nothing that is not said may be taken for something that is not there.
         if said.len() as u64 >= OUTPUT_MAX || !values.contains_key(ALWAYS) {
@@ -213,7 +214,7 @@ impl Units for Systemd {
         )
         .map_err(broken)?;
         let shown = file.display().to_string();
-        let done = self.run(&name, &[SYSCTL, &shown], SETTINGS, true);
+        let done = self.run(&name, &[SYSCTL, &shown], SETTINGS, true, OUTPUT_MAX);
         let _ = fs::remove_file(&file);
         done.map(drop)
     }
@@ -222,7 +223,13 @@ impl Units for Systemd {
         let name = format!("edict-modules-{}.service", std::process::id());
         let mut lacking = Vec::new();
         for module in modules {
-            match self.run(&name, &[MODPROBE, "--dry-run", module], SETTINGS, true) {
+            match self.run(
+                &name,
+                &[MODPROBE, "--dry-run", module],
+                SETTINGS,
+                true,
+                OUTPUT_MAX,
+            ) {
                 Ok(_) => {}
                 Err(Error::Job { .. }) => lacking.push((*module).to_owned()),
                 Err(error) => return Err(error),
@@ -236,7 +243,7 @@ impl Units for Systemd {
         let shown = self.show(unit).ok().map(|shown| shown.mark.invocation);
         // What was said just now may be on its way yet. A journal that can't say so is read all the same.
         let name = format!("edict-journal-{}.service", std::process::id());
-        if let Err(error) = self.run(&name, &[JOURNALCTL, "--sync"], JOURNAL, false) {
+        if let Err(error) = self.run(&name, &[JOURNALCTL, "--sync"], JOURNAL, false, OUTPUT_MAX) {
             tracing::debug!(%error, "the journal is not told to keep up");
         }
         // What its own processes said in this run says more than what systemd says of them.
@@ -286,6 +293,7 @@ fn values(said: &str) -> BTreeMap<String, String> {
 enum Value {
     Text(String),
     Number(u64),
+    Flag(bool),
     /// Path, argv, whether a failure is none.
     Exec(Vec<(String, Vec<String>, bool)>),
 }

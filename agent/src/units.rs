@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use edict_core::catalogue::Program;
 use edict_core::resource::Action;
 use serde::{Deserialize, Serialize};
 
@@ -33,7 +34,7 @@ pub enum Error {
 }
 
 /// What units can be asked and told. Each call ends within a time of its own.
-pub trait Units: Send + Sync + 'static {
+pub trait Units: Programs {
     /// How a unit is now.
     fn show(&self, unit: &str) -> Result<Shown, Error>;
     /// Has all unit files read again.
@@ -55,6 +56,37 @@ pub trait Units: Send + Sync + 'static {
     /// The last lines that a unit has in the journal, the newest first, since a long message is cut;
     /// none where they can't be had.
     fn journal(&self, unit: &str) -> Vec<String>;
+}
+
+/// Programs that are run on the host as units of their own, and outlive whoever started them. Each call
+/// ends within a time of its own.
+pub trait Programs: Send + Sync + 'static {
+    /// Names this run of the host: another one after each start.
+    fn boot(&self) -> String;
+    /// Starts a program as a unit of this name, and does not wait for its end. It is an error where there
+    /// is such a unit already.
+    fn launch(&self, unit: &str, program: &Program) -> Result<(), Error>;
+    /// How a program ended that was started as this unit: `None` where there is no such unit, `Some(None)`
+    /// while it runs.
+    fn ended(&self, unit: &str) -> Result<Option<Option<Ended>>, Error>;
+    /// What it said, the last megabytes of it.
+    fn said(&self, ended: &Ended) -> Result<Vec<u8>, Error>;
+    /// Forgets a unit that is over, and ends what it has left.
+    fn discard(&self, unit: &str);
+}
+
+/// How a program ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ended {
+    /// What systemd says of it: `success`, `exit-code`, `signal`, `timeout`, `oom-kill` and others. Source:
+    /// systemd.exec(5), `$SERVICE_RESULT`.
+    pub result: String,
+    /// Its exit code, where it ended by itself.
+    pub exit_code: Option<i32>,
+    /// How long it took.
+    pub milliseconds: u64,
+    /// Names the run of the unit.
+    pub invocation: String,
 }
 
 /// How a unit is.
@@ -121,6 +153,8 @@ impl Mark {
 pub enum Manager {
     /// The host's systemd.
     Runs(Arc<dyn Units>),
+    /// The same, for commands alone: units are told nothing, for this reason.
+    Commands(Arc<dyn Units>, &'static str),
     /// It is out of reach, for this reason.
     OutOfReach(&'static str),
     /// There is none: this is the root of an image, or of a host that does not run.
@@ -131,6 +165,7 @@ impl fmt::Debug for Manager {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Runs(_) => "Runs",
+            Self::Commands(..) => "Commands",
             Self::OutOfReach(_) => "OutOfReach",
             Self::Offline => "Offline",
         })
@@ -142,7 +177,25 @@ impl Manager {
     pub fn units(&self) -> Option<&dyn Units> {
         match self {
             Self::Runs(units) => Some(&**units),
-            Self::OutOfReach(_) | Self::Offline => None,
+            Self::Commands(..) | Self::OutOfReach(_) | Self::Offline => None,
+        }
+    }
+
+    /// What commands are run by, or why none are; `None` where they are run another time.
+    pub fn programs(&self) -> Option<Result<&dyn Programs, &'static str>> {
+        match self {
+            Self::Runs(units) | Self::Commands(units, _) => Some(Ok(&**units)),
+            Self::OutOfReach(why) => Some(Err(why)),
+            Self::Offline => None,
+        }
+    }
+
+    /// The same, for commands alone.
+    #[must_use]
+    pub fn for_commands(self, why: &'static str) -> Self {
+        match self {
+            Self::Runs(units) => Self::Commands(units, why),
+            other => other,
         }
     }
 }

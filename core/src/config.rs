@@ -3,6 +3,7 @@
 
 mod authority;
 pub mod certificates;
+pub mod commands;
 pub mod containerd;
 mod credentials;
 mod daemon;
@@ -23,11 +24,13 @@ use std::collections::BTreeSet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::catalogue::Program;
 use crate::content::{Contents, Kind, Reference, Source};
 use crate::guard::{Findings, Policy, Violation, rule, value};
 use crate::resource::{Resource, is_under};
 
 pub use certificates::CaCertificates;
+pub use commands::Commands;
 pub use containerd::Containerd;
 pub use credentials::CredentialsSource;
 pub use daemon::Daemon;
@@ -50,6 +53,10 @@ pub struct Config {
     /// Certificates of authorities that the node trusts, in the bundle that its programs read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca_certificates: Option<CaCertificates>,
+    // kubectl explain shows the type's own text.
+    /// Commands of the Fleet's catalogue.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub commands: Option<Commands>,
     /// Registries of containerd, one folder of /etc/containerd/certs.d for each.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub containerd: Option<Containerd>,
@@ -141,8 +148,9 @@ fn referred<'a>(
 
 impl Config {
     /// The names of the blocks that this release knows, as an agent's hello says them.
-    pub const BLOCKS: [&str; 12] = [
+    pub const BLOCKS: [&str; 13] = [
         "caCertificates",
+        "commands",
         "containerd",
         "dns",
         "docker",
@@ -175,6 +183,7 @@ impl Config {
         }
         let Self {
             ca_certificates,
+            commands,
             containerd,
             dns,
             docker,
@@ -189,6 +198,7 @@ impl Config {
         } = self;
         [
             ("caCertificates", given(ca_certificates.as_ref())),
+            ("commands", given(commands.as_ref())),
             ("containerd", given(containerd.as_ref())),
             ("dns", given(dns.as_ref())),
             ("docker", given(docker.as_ref())),
@@ -222,6 +232,17 @@ impl Config {
         self.blocks()
             .flat_map(|(_, block)| block.references())
             .collect()
+    }
+
+    /// The names of the commands that are run.
+    pub fn command_names(&self) -> impl Iterator<Item = &str> {
+        self.commands.iter().flat_map(Commands::names)
+    }
+
+    /// What is run, in this order. For configurations that passed [`Self::check`] under `policy`.
+    pub fn programs(&self, policy: &Policy) -> Vec<Program> {
+        let commands = self.commands.as_ref();
+        commands.map_or_else(Vec::new, |commands| commands.programs(policy))
     }
 
     /// Everything that is wrong with this configuration, with what it refers to, under `policy`;
@@ -322,6 +343,7 @@ mod tests {
         let policy = Policy {
             allowed: vec!["/etc/docker/daemon.json".to_owned()],
             protected: Vec::new(),
+            ..Policy::default()
         };
         let check = |config: serde_json::Value| {
             let config: Config = serde_json::from_value(config).unwrap();
@@ -400,6 +422,7 @@ mod tests {
         assert_eq!(names, Config::BLOCKS);
         let full = Config {
             ca_certificates: Some(CaCertificates::default()),
+            commands: Some(Commands::default()),
             containerd: Some(Containerd::default()),
             dns: Some(Dns::default()),
             docker: Some(Docker::default()),

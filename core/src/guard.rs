@@ -16,12 +16,13 @@ use std::fmt;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::catalogue::Command;
 pub use rule::Rule;
 
-/// What the cluster's administrator allows and refuses beyond the built-in tables.
+/// Where NodeConfigs may write files, and may not.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct Policy {
+pub struct Paths {
     /// Paths under /etc where files may be written besides those allowed from the start. A folder
     /// stands for everything in it. A place whose files are programs for root (systemd units, cron
     /// jobs and the like) is allowed only by its own name or that of something in it, never by a
@@ -33,6 +34,48 @@ pub struct Policy {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), inner(length(min = 1, max = 512)), extend("x-kubernetes-list-type" = "set"))]
     pub protected: Vec<String>,
+}
+
+/// What the cluster's administrator allows and refuses beyond the built-in tables.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Policy {
+    /// Paths where files may be written besides [`path::ALLOWED`]; a folder stands for everything in it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub allowed: Vec<String>,
+    /// Paths where nothing may be written, also where it is allowed otherwise.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub protected: Vec<String>,
+    /// The commands that may be run. An agent that does not know the block `commands` is told of none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub commands: Vec<Command>,
+}
+
+impl Policy {
+    /// What a Fleet says.
+    pub fn new(paths: Paths, commands: Vec<Command>) -> Self {
+        let Paths { allowed, protected } = paths;
+        Self {
+            allowed,
+            protected,
+            commands,
+        }
+    }
+
+    /// The command of this name.
+    pub fn command(&self, name: &str) -> Option<&Command> {
+        self.commands.iter().find(|command| command.name == name)
+    }
+
+    /// As much of it as matters for those that run these commands.
+    #[must_use]
+    pub fn with_commands_of(&self, names: &[&str]) -> Self {
+        let mut policy = self.clone();
+        policy
+            .commands
+            .retain(|command| names.contains(&&*command.name));
+        policy
+    }
 }
 
 /// One thing that is wrong with a configuration.

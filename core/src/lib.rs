@@ -10,6 +10,7 @@
 //! [Layer] --resolve-> Resolution       one owner for each file or key, and the conflicts
 //! ```
 
+pub mod catalogue;
 pub mod config;
 pub mod content;
 pub mod digest;

@@ -9,6 +9,7 @@
 //!
 //! A request that is refused as a whole answers with a status of 4xx and a [`Refusal`].
 
+mod command;
 mod planned;
 
 use std::fmt;
@@ -19,7 +20,8 @@ use serde::{Deserialize, Serialize};
 use crate::guard::{Policy, Violation};
 use crate::layer::{DeletionPolicy, Layer};
 use crate::resolve::Conflict;
-pub use planned::{Change, Kind, Planned};
+pub use command::{CommandOutcome, CommandReport};
+pub use planned::{Change, Kind, Planned, PlannedCommand};
 
 /// The version of these messages.
 pub const VERSION: u32 = 4;
@@ -77,13 +79,16 @@ pub struct Hello {
     /// Whether it can be asked at [`PLAN`].
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub plans: bool,
+    /// What became of the commands of the layers that are in force; their count is that of `drifts`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub commands: Vec<CommandReport>,
 }
 
 /// What an agent knows of drift on its node.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Drifts {
-    /// Counts the changes of what is known, since the agent started.
+    /// Counts the changes of what is known, and of [`Hello::commands`], since the agent started.
     pub count: u64,
     /// What differs now, and what was corrected within the last hour; 64 at most.
     pub list: Vec<Drifted>,

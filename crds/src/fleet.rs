@@ -1,6 +1,7 @@
 //! `Fleet`: the installation.
 
-use edict_core::guard::Policy;
+use edict_core::catalogue::Command;
+use edict_core::guard::{Paths, Policy};
 use edict_core::layer::Restarts;
 use k8s_openapi::api::core::v1::{ResourceRequirements, Toleration};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
@@ -46,7 +47,27 @@ pub struct FleetSpec {
     pub restarts: Option<Restarts>,
     /// Where NodeConfigs may write files, and may not, beyond the tables that are built in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub paths: Option<Policy>,
+    pub paths: Option<Paths>,
+    /// The commands that NodeConfigs may run on nodes, by name, each with typed parameters and limits. No
+    /// other is ever run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    pub commands: Option<Vec<Command>>,
+}
+
+impl FleetSpec {
+    /// What NodeConfigs may do.
+    pub fn policy(&self) -> Policy {
+        let paths = self.paths.clone().unwrap_or_default();
+        Policy::new(paths, self.commands.clone().unwrap_or_default())
+    }
+
+    /// Whether agents need the host's systemd for commands.
+    pub fn has_commands(&self) -> bool {
+        self.commands
+            .as_ref()
+            .is_some_and(|commands| !commands.is_empty())
+    }
 }
 
 /// How agents run.

@@ -131,7 +131,7 @@ pub struct NodeConfigStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
     /// Where this NodeConfig stands over all of its nodes: Applied, Planned, PendingReload, PendingRestart, Unread,
-    /// Progressing, Unreachable, Failed, Held, Refused, NoNodes or Releasing.
+    /// Progressing, Unreachable, CommandFailed, Failed, Held, Refused, NoNodes or Releasing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state: Option<State>,
     /// Why, in a sentence.
@@ -148,7 +148,8 @@ pub struct NodeConfigStatus {
     /// planned: nodes that it would change something on.
     #[serde(default)]
     pub pending: u32,
-    /// Nodes that could not or would not apply it. They are as they were before.
+    /// Nodes that could not or would not apply it, which are as they were before, and nodes where a
+    /// command of it came to nothing.
     #[serde(default)]
     pub failed: u32,
     /// Nodes that can't be reached. They catch up by themselves.
@@ -208,6 +209,8 @@ pub enum State {
     Releasing,
     /// The node can't be reached, or has no agent yet; it catches up by itself.
     Unreachable,
+    /// It is in force; a command of it came to nothing, and is not run again for this revision.
+    CommandFailed,
     /// The node could not apply it, and it is tried again.
     Failed,
     /// The node could not apply it and was put back. It is tried again when the NodeConfig's

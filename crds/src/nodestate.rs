@@ -2,7 +2,7 @@
 
 use edict_core::layer::{DeletionPolicy, Drift, Restarts};
 use edict_core::retry::Retry;
-use edict_core::wire::{DriftOutcome, Drifted, LayerReport, Outcome, Written};
+use edict_core::wire::{CommandOutcome, DriftOutcome, Drifted, LayerReport, Outcome, Written};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::CustomResource;
 use schemars::JsonSchema;
@@ -166,6 +166,51 @@ pub struct NodeStateStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "atomic"))]
     pub drift: Vec<DriftStatus>,
+    /// What became of the commands of the NodeConfigs that are in force, in the order in which they are
+    /// run.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 256), extend("x-kubernetes-list-type" = "atomic"))]
+    pub commands: Vec<CommandStatus>,
+}
+
+/// What became of a command on a node.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CommandStatus {
+    /// Name of the NodeConfig that runs it.
+    #[schemars(length(max = 253))]
+    pub owner: String,
+    /// Digest of the revision that it is run for: of each it is run once.
+    #[schemars(length(max = 64))]
+    pub digest: String,
+    /// Which of the NodeConfig's commands it is, from 0.
+    pub index: u32,
+    /// Its name in the Fleet's spec.commands.
+    #[schemars(length(max = 63))]
+    pub run: String,
+    /// How far it is: Waiting; Running; Succeeded, its exit code is 0; Failed, for the reason in message;
+    /// TimedOut; Interrupted, since the node or its agent ended over it, and not run again; or Skipped,
+    /// since one before it came to nothing.
+    #[schemars(with = "String", length(max = 32))]
+    pub outcome: CommandOutcome,
+    /// Its exit code; absent where it did not end by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit_code: Option<i32>,
+    /// When it was started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started: Option<Time>,
+    /// How long it took, in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub milliseconds: Option<i64>,
+    /// What it said, credentials masked. Where that is more than is kept, its beginning and its end, and
+    /// between them how much is left out. All outputs of a node together have 48 KiB here.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 65_536))]
+    pub output: String,
+    /// Why it ended as it did.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 4096))]
+    pub message: String,
 }
 
 /// Something that somebody else has changed.
@@ -189,8 +234,8 @@ pub struct DriftStatus {
     pub at: Time,
     /// What became of it: Corrected; Reported, since the NodeConfig says so; Damped, left for a while
     /// since somebody changes it again and again; or Failed, for the reason in message.
-    #[schemars(length(max = 32))]
-    pub outcome: String,
+    #[schemars(with = "String", length(max = 32))]
+    pub outcome: DriftOutcome,
     /// How often it was corrected within the last ten minutes.
     pub times: u32,
     /// Why it could not be corrected.
@@ -208,13 +253,7 @@ impl DriftStatus {
             owner: drifted.owner.clone(),
             what: cut(&drifted.what),
             at: Time(drifted.at),
-            outcome: match drifted.outcome {
-                DriftOutcome::Corrected => "Corrected",
-                DriftOutcome::Reported => "Reported",
-                DriftOutcome::Damped => "Damped",
-                DriftOutcome::Failed => "Failed",
-            }
-            .to_owned(),
+            outcome: drifted.outcome,
             times: drifted.times,
             message: cut(&drifted.message),
         }
@@ -223,13 +262,12 @@ impl DriftStatus {
     /// Whether the other one says nothing new. An agent that starts anew finds what is left as it is once
     /// more; what it has corrected it has corrected once more.
     pub fn is_same(&self, other: &Self) -> bool {
-        let left = self.outcome != "Corrected";
+        let at = match self.outcome {
+            DriftOutcome::Corrected => &self.at,
+            _ => &other.at,
+        };
         let known = Self {
-            at: if left {
-                other.at.clone()
-            } else {
-                self.at.clone()
-            },
+            at: at.clone(),
             ..self.clone()
         };
         known == *other
@@ -246,15 +284,17 @@ impl DriftStatus {
         } = self;
         let key = self.key.as_ref().map(|key| format!(", key {key}"));
         let key = key.unwrap_or_default();
-        let became = match &*self.outcome {
-            "Corrected" if self.times > 1 => format!("corrected, {} times lately", self.times),
-            "Corrected" => "corrected".to_owned(),
-            "Damped" => {
+        let became = match self.outcome {
+            DriftOutcome::Corrected if self.times > 1 => {
+                format!("corrected, {} times lately", self.times)
+            }
+            DriftOutcome::Corrected => "corrected".to_owned(),
+            DriftOutcome::Damped => {
                 "left for a while, since somebody changes it again and again: find out who does"
                     .to_owned()
             }
-            "Failed" => format!("could not be corrected: {message}"),
-            _ => "left, since spec.drift is Report".to_owned(),
+            DriftOutcome::Failed => format!("could not be corrected: {message}"),
+            DriftOutcome::Reported => "left, since spec.drift is Report".to_owned(),
         };
         format!("somebody else has changed {path}{key} of NodeConfig {owner}: {what}; {became}")
     }
@@ -326,6 +366,8 @@ pub struct LayerStatus {
 pub enum OutcomeStatus {
     /// All of it that does not collide with another NodeConfig is in force.
     Applied,
+    /// All of it that does not collide is in force; its commands have yet to end.
+    Running,
     /// The files are written; a unit has yet to reread them.
     PendingReload,
     /// The files are written; a unit has yet to be restarted, which spec.restarts of the NodeConfig or
@@ -333,6 +375,9 @@ pub enum OutcomeStatus {
     PendingRestart,
     /// The files are written; a program on the node is set up not to read them.
     Unread,
+    /// All of it that does not collide is in force; a command came to nothing, and is not run again for
+    /// this revision.
+    CommandFailed,
     /// The node's agent refused it: nothing of it was written.
     Refused,
     /// It could not be applied and is tried again.
@@ -375,6 +420,10 @@ pub struct PlanStatus {
     #[serde(default, skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 100_000))]
     pub diff: String,
+    /// The commands that would be run, in this order, each with its program and arguments.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), inner(length(max = 4096)), extend("x-kubernetes-list-type" = "atomic"))]
+    pub commands: Vec<String>,
 }
 
 /// How a NodeConfig of mode Plan would end on a node.

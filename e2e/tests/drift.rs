@@ -7,6 +7,7 @@ use e2e::nodeconfig::{event, named};
 use e2e::wait::{self, Seen};
 use e2e::{Context, Draft, Node, Trees};
 use edict_core::layer::Drift;
+use edict_core::wire::DriftOutcome;
 use edict_crds::NodeState;
 use edict_crds::nodestate::DriftStatus;
 use k8s_openapi::jiff::Timestamp;
@@ -23,8 +24,13 @@ async fn drift(ctx: &Context, node: &Node) -> Result<Vec<DriftStatus>> {
 }
 
 /// Waits until the NodeState says this of a path.
-async fn says(ctx: &Context, node: &Node, path: &str, outcome: &str) -> Result<DriftStatus> {
-    let what = format!("{} to say {outcome} of {path}", node.name);
+async fn says(
+    ctx: &Context,
+    node: &Node,
+    path: &str,
+    outcome: DriftOutcome,
+) -> Result<DriftStatus> {
+    let what = format!("{} to say {outcome:?} of {path}", node.name);
     wait::until(&what, SEEN, async || {
         let all = drift(ctx, node).await?;
         let found = all
@@ -76,7 +82,7 @@ async fn it_is_corrected_on_masters_and_only_said_on_workers() -> Result<()> {
         // Another file, other permissions, another key; and nothing at all.
         master.write(path, THEIRS, 0o600, 0, 0).await?;
         let began = Instant::now();
-        let said = says(&ctx, &master, path, "Corrected").await?;
+        let said = says(&ctx, &master, path, DriftOutcome::Corrected).await?;
         ensure!(
             said.owner == on_master.name() && said.key.is_none(),
             "{said:?}"
@@ -100,7 +106,7 @@ async fn it_is_corrected_on_masters_and_only_said_on_workers() -> Result<()> {
         );
         let other = text.replace("drift.example", "evil.example");
         master.write(daemon, other.as_bytes(), 0o644, 0, 0).await?;
-        let said = says(&ctx, &master, daemon, "Corrected").await?;
+        let said = says(&ctx, &master, daemon, DriftOutcome::Corrected).await?;
         ensure!(said.key.as_deref() == Some("registry-mirrors"), "{said:?}");
         reads(&master, daemon, &text).await?;
         master.remove("/etc/edict/drift").await?;
@@ -108,7 +114,7 @@ async fn it_is_corrected_on_masters_and_only_said_on_workers() -> Result<()> {
 
         // On the worker it stays, and is said.
         worker.write(path, THEIRS, 0o644, 0, 0).await?;
-        let said = says(&ctx, &worker, path, "Reported").await?;
+        let said = says(&ctx, &worker, path, DriftOutcome::Reported).await?;
         ensure!(said.owner == on_worker.name(), "{said:?}");
         let words = [path, "left, since spec.drift is Report"];
         event(&ctx, since, &worker.name, "Drift", &words).await?;
@@ -138,7 +144,7 @@ async fn a_fight_is_damped_and_named() -> Result<()> {
         while drift(&ctx, &node)
             .await?
             .iter()
-            .all(|one| one.path != path || one.outcome != "Damped")
+            .all(|one| one.path != path || one.outcome != DriftOutcome::Damped)
         {
             ensure!(times < 12, "{:?}", drift(&ctx, &node).await?);
             times += 1;
@@ -148,7 +154,7 @@ async fn a_fight_is_damped_and_named() -> Result<()> {
                 let left = drift(&ctx, &node).await?;
                 let damped = left
                     .iter()
-                    .any(|one| one.path == path && one.outcome == "Damped");
+                    .any(|one| one.path == path && one.outcome == DriftOutcome::Damped);
                 Ok(Seen::when(
                     damped || now.as_deref() == Some("ours\n"),
                     (now, left),

@@ -12,6 +12,7 @@
 //! | `round` | what is rendered reads back as what was meant, also where the guard would refuse it |
 //! | `broken` | the tests of `round` fail when a renderer is broken |
 //! | `plain` | the same, of the blocks whose values have a closed grammar |
+//! | `argv` | what a command is run with is what was meant |
 //! | `again` | twice is as once |
 //! | `order` | the order of layers does not matter |
 //! | `hop` | operator and agent come to the same verdict |
@@ -23,6 +24,8 @@
 
 #[path = "guard/again.rs"]
 mod again;
+#[path = "guard/argv.rs"]
+mod argv;
 #[path = "guard/bounds.rs"]
 mod bounds;
 #[path = "guard/broken.rs"]

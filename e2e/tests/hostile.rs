@@ -174,6 +174,7 @@ async fn the_agent_refuses_what_came_past_both() -> Result<()> {
                 .map(ToOwned::to_owned)
                 .into(),
             protected: Vec::new(),
+            ..Policy::default()
         };
         for (config, policy, field, rule) in [
             (

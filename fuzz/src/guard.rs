@@ -4,6 +4,7 @@
 //!
 //! [`input`] says how an input is written.
 
+mod command;
 mod input;
 mod plain;
 mod proxies;
@@ -180,6 +181,7 @@ fn reads_back(config: &Config, contents: &Contents, policy: &Policy) {
     proxies::are_those_asked_for(config, &proxies, environment);
     let plain: Vec<_> = plain::BLOCKS.into_iter().flat_map(of).collect();
     plain::are_those_asked_for(config, &plain);
+    command::are_those_asked_for(config, policy);
     let known = [of("files"), registries, proxies, plain].concat();
     assert_eq!(files.len(), known.len());
 }

@@ -6,6 +6,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use edict_core::guard::Policy;
 use edict_crds::{Fleet, NodeConfig, NodeState};
 use futures::{FutureExt as _, Stream, StreamExt as _, TryStreamExt as _};
 use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet};
@@ -231,10 +232,9 @@ impl Cache {
     }
 
     /// Where `NodeConfig`s may write, as the Fleet says.
-    pub fn policy(&self) -> edict_core::guard::Policy {
-        self.fleet()
-            .and_then(|fleet| fleet.spec.paths.clone())
-            .unwrap_or_default()
+    pub fn policy(&self) -> Policy {
+        let fleet = self.fleet();
+        fleet.map_or_else(Policy::default, |fleet| fleet.spec.policy())
     }
 
     /// The agent's pod that runs on `node` and has an address.

@@ -41,6 +41,10 @@ pub mod reason {
     pub const CONFLICT: &str = "Conflict";
     /// Somebody else has changed something on a node.
     pub const DRIFT: &str = "Drift";
+    /// A command has ended on a node with exit code 0.
+    pub const COMMAND_SUCCEEDED: &str = "CommandSucceeded";
+    /// A command came to nothing on a node: it failed, took too long or was interrupted.
+    pub const COMMAND_FAILED: &str = "CommandFailed";
     /// An agent does not answer.
     pub const UNREACHABLE: &str = "Unreachable";
     /// An agent answers again.

@@ -4,7 +4,8 @@
 //! What a node has is what its agent says when it is asked, never what a status says: each look
 //! begins with a hello, and whatever differs from the desired state is pushed whole.
 
-pub mod compose;
+pub mod command;
+mod compose;
 pub mod orphan;
 mod pace;
 mod planned;

@@ -399,6 +399,9 @@ impl Rollout {
                 Some(State::Unread) => (true, reason::UNREAD, status.message.clone()),
                 Some(State::Refused) => (true, reason::REFUSED, status.message.clone()),
                 Some(State::Failed) => (true, reason::FAILED, status.message.clone()),
+                Some(State::CommandFailed) => {
+                    (true, reason::COMMAND_FAILED, status.message.clone())
+                }
                 Some(State::Held) => (true, reason::HELD, status.message.clone()),
                 Some(State::Unreachable) => (true, reason::UNREACHABLE, status.message.clone()),
                 _ => return self.announce_conflict(config, &before, status).await,

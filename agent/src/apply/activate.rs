@@ -77,7 +77,7 @@ impl Orders {
         let mut orders = Self::default();
         let units = match manager {
             Manager::Offline => return Ok(orders),
-            Manager::OutOfReach(_) => {
+            Manager::OutOfReach(_) | Manager::Commands(..) => {
                 for (unit, action) in due.now.iter().chain(&due.later) {
                     let pending = Pending::new(*action, None);
                     orders.pending.insert(unit.clone(), pending);

@@ -8,7 +8,7 @@ use std::sync::TryLockError;
 use edict_core::format::Format;
 use edict_core::resolve::Resolution;
 use edict_core::resource::{Action, KeyPath, is_under};
-use edict_core::wire::{self, Event, Planned, Push, Report, Written};
+use edict_core::wire::{self, Event, Planned, PlannedCommand, Push, Report, Written};
 use serde_json::Value;
 
 use super::Agent;
@@ -28,6 +28,8 @@ pub struct Dry {
     pub changes: Vec<Change>,
     /// What would be done with units, by name.
     pub units: BTreeMap<String, Action>,
+    /// What would be run.
+    pub commands: Vec<PlannedCommand>,
 }
 
 impl Dry {
@@ -46,6 +48,7 @@ impl Dry {
             report: self.report.clone(),
             changes: self.changes.iter().map(shown).collect(),
             units: self.units.clone(),
+            commands: self.commands.clone(),
         }
     }
 }
@@ -132,6 +135,7 @@ impl Agent {
             change.public = public(change, &before, after.0, &after.1);
         }
         Ok(Some(Dry {
+            commands: self.plan_commands(push, &report),
             report,
             changes,
             units: round.orders,

@@ -293,7 +293,7 @@ impl<'a> Round<'a> {
 
     fn waits(&self, unit: &Unit) -> String {
         let why = match &self.agent.manager {
-            Manager::OutOfReach(why) => why,
+            Manager::OutOfReach(why) | Manager::Commands(_, why) => why,
             Manager::Runs(_) | Manager::Offline => "spec.restarts is Never",
         };
         report::waits(unit, why)

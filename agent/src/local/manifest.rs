@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use base64::prelude::{BASE64_STANDARD, Engine as _};
+use edict_core::catalogue::{self, Command};
 use edict_core::config::Config;
 use edict_core::content::{Content, Contents, Kind, Reference};
-use edict_core::guard::{Policy, text, value};
+use edict_core::guard::{Paths, Policy, text, value};
 use edict_core::layer::{DeletionPolicy, Drift, Layer, Mode, Restarts, digest};
 use edict_core::wire::{Held, Push, Release};
 use jiff::Timestamp;
@@ -126,10 +127,16 @@ impl Wanted {
                 .map_err(|what| format!("{name}: {what}"))?,
             (EDICT, "Fleet") => {
                 // The rest of it is about agents.
-                let paths = head.spec.get("paths").cloned().unwrap_or_default();
-                let policy: Option<Policy> =
-                    strict(paths).map_err(|what| format!("{name}: spec.paths.{what}"))?;
-                self.policy = policy.unwrap_or_default();
+                let part = |part: &str| head.spec.get(part).cloned().unwrap_or_default();
+                let paths: Option<Paths> =
+                    strict(part("paths")).map_err(|what| format!("{name}: spec.paths.{what}"))?;
+                let commands: Option<Vec<Command>> = strict(part("commands"))
+                    .map_err(|what| format!("{name}: spec.commands.{what}"))?;
+                let commands = commands.unwrap_or_default();
+                if let Some(violation) = catalogue::check(&commands).first() {
+                    return Err(format!("{name}: spec.{violation}"));
+                }
+                self.policy = Policy::new(paths.unwrap_or_default(), commands);
             }
             ("v1", "ConfigMap") if head.string_data.is_empty() => {
                 self.keep(Kind::ConfigMap, &name, head.data, head.binary_data)?;

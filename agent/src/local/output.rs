@@ -4,7 +4,7 @@ use std::fmt::{Display, Write as _};
 use std::io::{self, Write as _};
 
 use edict_core::guard::text;
-use edict_core::wire::{Hello, Outcome, Planned, Report, Written};
+use edict_core::wire::{CommandReport, Hello, Outcome, Planned, Report, Written};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -16,11 +16,13 @@ pub fn plan(planned: &Planned, output: Output) -> io::Result<()> {
         report,
         changes,
         units,
+        commands,
     } = planned;
     match output {
         Output::Json => json(&serde_json::json!({
             "changes": changes,
             "units": units,
+            "commands": commands,
             "layers": report.layers,
             "releases": report.releases,
         })),
@@ -36,6 +38,10 @@ fn shown(planned: &Planned) -> String {
     for (unit, action) in &planned.units {
         line(&mut text, format_args!("{unit}: {action}"));
     }
+    for command in &planned.commands {
+        let owner = &command.owner;
+        line(&mut text, format_args!("{owner}: would run {command}"));
+    }
     said(&mut text, &planned.report, "would be ");
     let count = planned.changes.len();
     let files = if count == 1 { "file" } else { "files" };
@@ -47,9 +53,16 @@ fn shown(planned: &Planned) -> String {
 }
 
 /// Shows what was done.
-pub fn report(report: &Report, absent: &[String], output: Output) -> io::Result<()> {
+pub fn report(
+    report: &Report,
+    commands: &[CommandReport],
+    absent: &[String],
+    output: Output,
+) -> io::Result<()> {
     match output {
-        Output::Json => json(&serde_json::json!({"report": report, "notInForce": absent})),
+        Output::Json => {
+            json(&serde_json::json!({"report": report, "commands": commands, "notInForce": absent}))
+        }
         Output::Text => {
             let mut text = String::new();
             for name in absent {
@@ -57,6 +70,7 @@ pub fn report(report: &Report, absent: &[String], output: Output) -> io::Result<
             }
             said(&mut text, report, "");
             resources(&mut text, report);
+            run(&mut text, commands);
             print(&text)
         }
     }
@@ -69,6 +83,7 @@ pub fn status(hello: &Hello, interrupted: bool, output: Output) -> io::Result<()
             "layers": hello.layers,
             "interrupted": interrupted,
             "report": hello.report,
+            "commands": hello.commands,
         }));
     }
     let mut text = String::new();
@@ -82,6 +97,7 @@ pub fn status(hello: &Hello, interrupted: bool, output: Output) -> io::Result<()
     let report = hello.report.clone().unwrap_or_default();
     said(&mut text, &report, "");
     resources(&mut text, &report);
+    run(&mut text, &hello.commands);
     if hello.layers.is_empty() {
         text.push_str("nothing is in force\n");
     }
@@ -156,6 +172,23 @@ fn resources(text: &mut String, report: &Report) {
             Written::Unchanged => ", as it was",
         };
         line(text, format_args!("  {place} of {}{how}", resource.owner));
+    }
+}
+
+fn run(text: &mut String, commands: &[CommandReport]) {
+    for command in commands {
+        let CommandReport {
+            owner,
+            run,
+            outcome,
+            output,
+            message,
+            ..
+        } = command;
+        became(text, owner, &format!("{run}: {outcome:?}"), message);
+        for said in output.lines() {
+            line(text, format_args!("  | {said}"));
+        }
     }
 }
 

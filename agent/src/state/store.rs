@@ -1,4 +1,4 @@
-//! The state folder: `state.json`, and under `originals` each kept content by its digest. Nobody
+//! The state folder: `state.json`, `commands.json`, and under `originals` each kept content by its digest. Nobody
 //! but root can look into it, since originals may be secret.
 
 use std::collections::BTreeSet;
@@ -12,12 +12,14 @@ use edict_core::resource::Owner;
 use serde::{Deserialize, Serialize};
 
 use super::{State, VERSION};
+use crate::command::{self, Commands};
 use crate::disk::{Disk, Linux};
 use crate::folder::Folder;
 use crate::host::{Entry, Meta, Whole, explain, running_as};
 use crate::ledger::Stamp;
 
 const STATE: &str = "state.json";
+const COMMANDS: &str = "commands.json";
 const REDO: &str = "redo.json";
 const LOCK: &str = "lock";
 const ORIGINALS: &str = "originals";
@@ -177,6 +179,23 @@ impl Store {
     /// Saves the state, safe on disk.
     pub fn save(&self, state: &State) -> Result<(), Error> {
         self.write(STATE, state)
+    }
+
+    /// What is known of commands.
+    pub fn commands(&self) -> Result<Commands, Error> {
+        let Some(content) = self.read(COMMANDS)? else {
+            return Ok(Commands::default());
+        };
+        let Version { version, .. } = parse(COMMANDS, &content)?;
+        if version > u64::from(command::VERSION) {
+            return Err(Error::Newer(version));
+        }
+        parse(COMMANDS, &content)
+    }
+
+    /// Saves what is known of commands, safe on disk.
+    pub fn save_commands(&self, commands: &Commands) -> Result<(), Error> {
+        self.write(COMMANDS, commands)
     }
 
     /// Keeps contents by their digests, safe on disk.

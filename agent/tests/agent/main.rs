@@ -5,6 +5,7 @@
 )]
 
 mod clock;
+mod command;
 mod conflicts;
 mod containerd;
 mod content;
@@ -22,6 +23,7 @@ mod mounts;
 mod node;
 mod plan;
 mod power;
+mod programs;
 mod refusals;
 mod server;
 mod services;

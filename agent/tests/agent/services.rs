@@ -7,8 +7,11 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use edict_agent::units::{Active, Error, Load, Manager, Mark, Shown, Units};
+use edict_agent::units::{self, Active, Ended, Error, Load, Manager, Mark, Shown, Units};
+use edict_core::catalogue::Program;
 use edict_core::resource::Action;
+
+use crate::programs::Programs;
 
 /// What ends a service that reads it.
 pub const BROKEN: &str = "broken";
@@ -17,7 +20,7 @@ const DAEMON_RELOAD: &str = "daemon-reload";
 
 /// All services of a node.
 #[derive(Clone, Default)]
-pub struct Services(Arc<Mutex<Inner>>);
+pub struct Services(Arc<Mutex<Inner>>, pub Programs);
 
 #[derive(Default)]
 struct Inner {
@@ -211,6 +214,28 @@ pub fn absent() -> Shown {
         active: Active::Inactive,
         oneshot: false,
         mark: Mark::default(),
+    }
+}
+
+impl units::Programs for Services {
+    fn boot(&self) -> String {
+        self.1.boot()
+    }
+
+    fn launch(&self, unit: &str, program: &Program) -> Result<(), Error> {
+        self.1.launch(unit, program)
+    }
+
+    fn ended(&self, unit: &str) -> Result<Option<Option<Ended>>, Error> {
+        self.1.ended(unit)
+    }
+
+    fn said(&self, ended: &Ended) -> Result<Vec<u8>, Error> {
+        self.1.said(ended)
+    }
+
+    fn discard(&self, unit: &str) {
+        self.1.discard(unit);
     }
 }
 

@@ -160,7 +160,7 @@ fn covers(place: &str, path: &str) -> bool {
 }
 
 /// Every rule of its form that a path breaks: absolute, normal, no longer than the kernel takes.
-fn form(path: &str) -> Vec<&'static Rule> {
+pub(crate) fn form(path: &str) -> Vec<&'static Rule> {
     let parts = |path| str::strip_prefix(path, '/').unwrap_or(path).split('/');
     let odd = |path| parts(path).any(|part| matches!(part, "" | "." | ".."));
     let long = path.len() > 512 || parts(path).any(|part| part.len() > 255);
@@ -200,7 +200,9 @@ pub fn check(path: &str, policy: &Policy) -> Vec<&'static Rule> {
 /// The rules of the tables. What is off limits is not judged by the others: whatever they say, the
 /// answer is no.
 fn place(path: &str, policy: &Policy) -> Vec<&'static Rule> {
-    let Policy { allowed, protected } = policy;
+    let Policy {
+        allowed, protected, ..
+    } = policy;
     let off_limits = forbidden(path, protected);
     if !off_limits.is_empty() {
         return off_limits;
@@ -261,6 +263,7 @@ mod tests {
         let policy = Policy {
             allowed: list(allowed),
             protected: list(protected),
+            ..Policy::default()
         };
         verdict_of(&check(path, &policy))
     }

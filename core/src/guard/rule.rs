@@ -333,6 +333,36 @@ rules! {
         source: "systemd.exec(5), systemd.resource-control(5), systemd.time(7)",
         advice: "write the value as systemd's manual has it: 65536, 512M, 50%, 1min30s or infinity, as the setting needs",
     }
+    COMMAND "command" {
+        stops: "programs that the Fleet does not let run",
+        example: r#"config {"commands": [{"run": "absent"}]}"#,
+        source: "Fleet, spec.commands; CWE-94",
+        advice: "name a command of the Fleet's spec.commands, or have it put there",
+    }
+    COMMAND_PARAMETER "command-parameter" {
+        stops: "parameters of a command that are missing, or that it does not have",
+        example: r#"config {"commands": [{"run": "vacuum-journal"}]}"#,
+        source: "Fleet, spec.commands; CWE-88",
+        advice: "give every parameter that the Fleet's spec.commands has for this command, and no other",
+    }
+    COMMAND_VALUE "command-value" {
+        stops: "what a parameter of a command can't be",
+        example: r#"command-integer "9""#,
+        source: "Fleet, spec.commands; CWE-20",
+        advice: "use a value that the Fleet's spec.commands allows: one of its enum, within its range, matching its pattern or under its folders",
+    }
+    COMMAND_OPTION "command-option" {
+        stops: "values that a program would take for an option",
+        example: r#"command-pattern "-force""#,
+        source: "CWE-88",
+        advice: "use a value that does not begin with a hyphen",
+    }
+    CATALOGUE "catalogue" {
+        stops: "commands of the Fleet that make no sense",
+        example: r#"config {"commands": [{"run": "broken"}]}"#,
+        source: "Fleet, spec.commands",
+        advice: "have the Fleet's spec.commands mended: its status says what is wrong there",
+    }
     LENGTH "length" {
         stops: "values longer than any honest one",
         example: "mirror-of 513",

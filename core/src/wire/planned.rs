@@ -18,6 +18,42 @@ pub struct Planned {
     pub changes: Vec<Change>,
     /// What would be done with units, by name.
     pub units: BTreeMap<String, Action>,
+    /// What would be run, in this order: who runs it, and what.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub commands: Vec<PlannedCommand>,
+}
+
+/// A command that would be run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PlannedCommand {
+    /// Name of the `NodeConfig`.
+    pub owner: String,
+    /// Its name in the catalogue.
+    pub run: String,
+    /// The program's path, and its arguments.
+    pub argv: Vec<String>,
+}
+
+impl fmt::Display for PlannedCommand {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            owner: _,
+            run,
+            argv,
+        } = self;
+        write!(f, "{run}:")?;
+        for argument in argv {
+            // As a shell would have it, so that one with a blank in it is seen as one.
+            let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,@%+".contains(c);
+            if !argument.is_empty() && argument.chars().all(plain) {
+                write!(f, " {argument}")?;
+            } else {
+                write!(f, " '{}'", argument.replace('\'', r"'\''"))?;
+            }
+        }
+        Ok(())
+    }
 }
 
 /// What would become of a file.
@@ -126,6 +162,7 @@ mod tests {
             report: Report::default(),
             changes: diffs.iter().map(|diff| change(Some(diff))).collect(),
             units: BTreeMap::new(),
+            commands: Vec::new(),
         };
         planned.cut(most);
         let cut = planned.changes.into_iter();

@@ -11,7 +11,7 @@ use proptest::sample::select;
 use serde_json::{Value, json};
 
 use crate::strategy::{any_text, cases, subject};
-use crate::subject::rules;
+use crate::subject::{policy, rules};
 
 const MIB: usize = 1024 * 1024;
 
@@ -45,6 +45,13 @@ const KINDS: &[&str] = &[
     "module-value",
     "unit-setting",
     "unit-value",
+    "command",
+    "command-again",
+    "command-integer",
+    "command-enum",
+    "command-pattern",
+    "command-path",
+    "command-any",
 ];
 
 /// What careless parsers go back over: the same piece without an end, open brackets, signs that
@@ -208,7 +215,7 @@ proptest! {
     /// What is shown of a refused value can't harm who reads it, and says what to do.
     #[test]
     fn a_violation_can_be_shown(subject in subject(), allowed in vec(any_text(), 0..2)) {
-        let policy = Policy { allowed, protected: Vec::new() };
+        let policy = Policy { allowed, ..policy() };
         for violation in subject.check(&policy) {
             prop_assert!(!violation.advice.is_empty());
             prop_assert!(violation.excerpt.chars().count() < 100, "{}", violation.excerpt);

@@ -28,7 +28,7 @@ proptest! {
 
     #[test]
     fn both_sides_see_the_same(layers in layers(), allowed in vec(text(&["path"]), 0..3), protected in vec(text(&["path"]), 0..2)) {
-        let operator = push(Policy { allowed, protected }, layers);
+        let operator = push(Policy { allowed, protected, ..policy() }, layers);
         let agent = sent(&operator);
         prop_assert_eq!(&operator, &agent);
         for (one, other) in operator.layers.iter().zip(&agent.layers) {

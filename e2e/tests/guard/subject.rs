@@ -11,11 +11,30 @@ use serde_json::{Value, json};
 /// A certificate for where one is needed.
 pub const CA: &str = include_str!("../../../fixtures/certificates/ca.pem");
 
-/// The policy of `fixtures/fleet.yaml`.
+/// The paths of `fixtures/fleet.yaml`, and a command for each type of parameter.
 pub fn policy() -> Policy {
+    let of = |name: &str, parameter: Value| {
+        let argv = json!(["/usr/bin/x", "-a$(p)", "$(p)", "b"]);
+        json!({"name": name, "argv": argv, "parameters": [parameter]})
+    };
+    let commands = json!([
+        {
+            "name": "vacuum-journal",
+            "argv": ["/usr/bin/journalctl", "--vacuum-size=$(size)M"],
+            "parameters": [{"name": "size", "integer": {"min": 10, "max": 500}}],
+        },
+        {"name": "broken", "argv": ["journalctl"]},
+        of("integer", json!({"name": "p", "integer": {"min": 10, "max": 500}})),
+        of("enum", json!({"name": "p", "enum": ["nginx.service", "a b", ""]})),
+        of("pattern", json!({"name": "p", "pattern": "[-a-zA-Z0-9@:._/]+|.*é.*"})),
+        of("path", json!({"name": "p", "path": {"under": ["/var/log"]}})),
+        // Whatever the rules for all texts let through.
+        of("any", json!({"name": "p", "pattern": "(?s).*"})),
+    ]);
     Policy {
         allowed: vec!["/etc/edict-samples".to_owned()],
         protected: vec!["/etc/edict-samples/locked".to_owned()],
+        commands: serde_json::from_value(commands).expect("a catalogue"),
     }
 }
 
@@ -92,6 +111,15 @@ pub fn subject(kind: &str, value: &Value) -> Subject {
         "module-value" => of(json!({"modules": [{"name": "a", "parameters": {"b": value}}]})),
         "unit-setting" => service(text(value), &json!("1")),
         "unit-value" => service("LimitNOFILE", value),
+        "command" => of(json!({"commands": [{"run": value}]})),
+        "command-again" => {
+            let run = json!({"run": "vacuum-journal", "with": {"size": "10"}, "again": value});
+            of(json!({"commands": [run]}))
+        }
+        "command-integer" | "command-enum" | "command-pattern" | "command-path" | "command-any" => {
+            let run = kind.trim_start_matches("command-");
+            of(json!({"commands": [{"run": run, "with": {"p": value}}]}))
+        }
         "sysctl-key" => of(json!({"sysctl": {text(value): "1"}})),
         "sysctl-value" => of(json!({"sysctl": {"vm.swappiness": value}})),
         "no-proxy" => subject("no-proxy-list", &json!([value])),

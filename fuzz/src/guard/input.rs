@@ -7,6 +7,7 @@
 //! so that most inputs mean something.
 
 use edict_core::config::certificates::CaCertificate;
+use edict_core::config::commands::CommandRun;
 use edict_core::config::containerd::{Capability, Mirror, Registry};
 use edict_core::config::files::{File, FileOwner, Files};
 use edict_core::config::hosts::HostEntry;
@@ -142,6 +143,7 @@ impl Input {
             }
             "address" | "host-name" | "time-server" | "name-server" | "search-domain"
             | "module" | "limit" | "unit-setting" | "trusted" => self.plain(kind, &value),
+            "run" | "with" => self.command(kind, &value),
             "allowed" => self.policy.allowed.push(value),
             "protected" => self.policy.protected.push(value),
             _ => {
@@ -150,6 +152,23 @@ impl Input {
                     take(mirror, kind, value);
                 }
             }
+        }
+    }
+
+    /// A command of [`catalogue`](super::command::catalogue), and values of its parameters.
+    fn command(&mut self, kind: &str, value: &str) {
+        if self.policy.commands.is_empty() {
+            self.policy.commands = super::command::catalogue();
+        }
+        let commands = &mut self.config.commands.get_or_insert_default().0;
+        if kind == "run" {
+            commands.push(CommandRun {
+                run: value.to_owned(),
+                ..CommandRun::default()
+            });
+        } else if let Some((last, (name, value))) = commands.last_mut().zip(value.split_once(' ')) {
+            let with = last.with.get_or_insert_default();
+            with.insert(name.to_owned(), value.to_owned());
         }
     }
 

@@ -88,7 +88,11 @@ impl Objects<'_> {
             json!({"name": "state", "hostPath": {"path": STATE, "type": "DirectoryOrCreate"}}),
             json!({"name": "tls", "secret": {"secretName": AGENT_SECRET, "defaultMode": 0o400}}),
         ];
-        if self.fleet.spec.restarts.unwrap_or_default().is_allowed() {
+        let restarts = self.fleet.spec.restarts.unwrap_or_default().is_allowed();
+        if !restarts && self.fleet.spec.has_commands() {
+            env.push(json!({"name": "EDICT_COMMANDS_ONLY", "value": "true"}));
+        }
+        if restarts || self.fleet.spec.has_commands() {
             // The folder and not the socket: systemd makes that anew when it executes itself anew.
             // Connecting does not write. A host without systemd has no such folder: its agent comes up
             // all the same, and says so.
@@ -211,6 +215,17 @@ mod tests {
         assert!(!never.to_string().contains("systemd"), "{never}");
         let allowed = daemonset(json!({"restarts": "Allowed"}));
         assert_eq!(allowed, daemonset(json!({})));
+        // Commands need it all the same, and nothing else gets it.
+        let commands = json!([{"name": "a", "argv": ["/bin/a"]}]);
+        let runs = daemonset(json!({"restarts": "Never", "commands": commands}));
+        assert_eq!(host(&runs), ["/etc", "/var/lib/edict", "/run/systemd"]);
+        assert!(runs.to_string().contains("EDICT_COMMANDS_ONLY"), "{runs}");
+        let both = daemonset(json!({"commands": commands}));
+        assert_eq!(both, allowed);
+        assert_eq!(
+            never,
+            daemonset(json!({"restarts": "Never", "commands": []}))
+        );
     }
 
     #[test]

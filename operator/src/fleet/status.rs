@@ -3,6 +3,7 @@
 #[cfg(test)]
 mod tests;
 
+use edict_core::catalogue;
 use edict_crds::fleet::{READY, State};
 use edict_crds::{Fleet, FleetStatus};
 use k8s_openapi::api::apps::v1::DaemonSet;
@@ -47,6 +48,9 @@ pub fn installed(
         }
         State::Progressing
     };
+    if let Some(violation) = catalogue::check(&fleet.spec.policy().commands).first() {
+        message = format!("{message}; spec.{violation}");
+    }
     FleetStatus {
         agents: count(desired),
         ready: count(ready),

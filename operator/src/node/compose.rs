@@ -77,9 +77,24 @@ pub fn compose(
     });
     let releases = named.chain(orphaned).collect();
     Ok(Composed {
-        push: Push::new(node.to_owned(), policy.clone(), accepted, releases),
+        push: push(node, policy, accepted, releases),
         refused,
     })
+}
+
+/// A push with as much of the policy as its layers need: who runs no command is told of none.
+pub(super) fn push(
+    node: &str,
+    policy: &Policy,
+    layers: Vec<Layer>,
+    releases: Vec<Release>,
+) -> Push {
+    let names: Vec<_> = layers
+        .iter()
+        .flat_map(|layer| layer.config.command_names())
+        .collect();
+    let policy = policy.with_commands_of(&names);
+    Push::new(node.to_owned(), policy, layers, releases)
 }
 
 /// A layer as this agent is told of it; its digest and what is wrong with it, where the guard refuses it.
@@ -90,14 +105,13 @@ pub(super) fn layer(
     hello: &Hello,
     policy: &Policy,
 ) -> Result<Result<Layer, (String, Vec<Violation>)>, TooOld> {
-    let mut needs = config.needs();
-    if let Some(block) = needs.find(|block| !hello.blocks.iter().any(|known| known == block)) {
+    let lacks = |block: &&str| !hello.blocks.iter().any(|known| known == block);
+    if let Some(block) = config.needs().find(lacks) {
         let name = &reference.name;
         return Err(TooOld(format!(
             "the agent does not know {block} of NodeConfig {name}: update the Fleet's agent image"
         )));
     }
-    drop(needs);
     let violations = config.check(policy, &contents);
     let digest = layer::digest(&config, &contents);
     if !violations.is_empty() {
@@ -242,8 +256,9 @@ pub fn status(
             .ok()
             .filter(|more| *more > 0),
         drift: drift(hello),
-        // These are asked for apart.
+        // These are asked for apart, and added.
         plans: Vec::new(),
+        commands: Vec::new(),
     }
 }
 

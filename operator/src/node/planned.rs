@@ -9,7 +9,7 @@ use edict_core::config::{Config, sysctl};
 use edict_core::content::Contents;
 use edict_core::guard::{Policy, text};
 use edict_core::resource::{Action, is_under};
-use edict_core::wire::{Change, Hello, Outcome, Planned, Push};
+use edict_core::wire::{Change, Hello, Outcome, Planned, PlannedCommand, Push};
 use edict_crds::nodestate::{LayerRef, PlanOutcome, PlanStatus};
 
 use super::compose::{self, ENTRIES_MAX, MESSAGE_MAX, TooOld};
@@ -23,6 +23,8 @@ pub const RETRY: Duration = Duration::from_secs(30);
 pub const WITHIN: Duration = Duration::from_secs(30);
 /// The shortest that a message is cut to, in characters, however many plans there are.
 const MESSAGE_MIN: usize = 200;
+/// The longest command that is shown, in characters.
+const COMMAND_MAX: usize = 1024;
 /// The most bytes that all diffs of a node may have in its status.
 const DIFFS_MAX: usize = 64 * 1024;
 
@@ -87,12 +89,7 @@ pub fn question(
     match compose::layer(reference, config, contents, hello, policy) {
         Err(TooOld(message)) => said(PlanOutcome::Failed, &message),
         Ok(Err((_, violations))) => said(PlanOutcome::Refused, &compose::message("", &violations)),
-        Ok(Ok(layer)) => Ok(Push::new(
-            node.to_owned(),
-            policy.clone(),
-            vec![layer],
-            Vec::new(),
-        )),
+        Ok(Ok(layer)) => Ok(compose::push(node, policy, vec![layer], Vec::new())),
     }
 }
 
@@ -142,6 +139,7 @@ pub fn answer(reference: &LayerRef, mut planned: Planned, share: usize) -> PlanS
             .map(|(unit, action)| format!("{unit}: {action}"))
             .collect(),
         diff: diff(&planned, room),
+        commands: planned.commands.iter().map(command).collect(),
         ..status(reference, outcome, &message)
     }
 }
@@ -166,7 +164,13 @@ fn diff(planned: &Planned, room: usize) -> String {
     diff
 }
 
-/// How many files and settings of the kernel, and which units.
+/// A command as it would be run: what a `NodeConfig` says, and so no more than its readers know.
+fn command(command: &PlannedCommand) -> String {
+    let said = text::visible(&text::mask(&command.to_string()));
+    compose::cut_to(&said, COMMAND_MAX)
+}
+
+/// How many files and settings of the kernel, which units, and which commands.
 fn sentence(planned: &Planned) -> Option<String> {
     let is_setting = |change: &&Change| is_under(&change.path, sysctl::ROOT);
     let settings = planned.changes.iter().filter(is_setting).count();
@@ -182,7 +186,10 @@ fn sentence(planned: &Planned) -> Option<String> {
         Action::Reread => format!("have systemd reread {unit}"),
         Action::Reload | Action::Restart => format!("{action} {unit}"),
     });
-    let all: Vec<_> = files.into_iter().chain(settings).chain(units).collect();
+    let commands = planned.commands.iter().take(ENTRIES_MAX);
+    let commands = commands.map(|command| format!("run {}", command.run));
+    let all = files.into_iter().chain(settings).chain(units);
+    let all: Vec<_> = all.chain(commands).collect();
     (!all.is_empty()).then(|| format!("would {}", all.join(", ")))
 }
 
@@ -196,6 +203,7 @@ fn status(reference: &LayerRef, outcome: PlanOutcome, message: &str) -> PlanStat
         conflicts: Vec::new(),
         units: Vec::new(),
         diff: String::new(),
+        commands: Vec::new(),
     }
 }
 

@@ -8,8 +8,8 @@ use anyhow::Context as _;
 use edict_core::config::Config;
 use edict_core::content::Contents;
 use edict_core::digest;
-use edict_core::wire::{self, Event, Held, Hello, Report};
-use edict_crds::nodestate::{Contact, DriftStatus, LayerRef, PlanStatus};
+use edict_core::wire::{self, DriftOutcome, Event, Held, Hello, Report};
+use edict_crds::nodestate::{CommandStatus, Contact, DriftStatus, LayerRef, PlanStatus};
 use edict_crds::{NodeConfig, NodeState, NodeStateStatus};
 use k8s_openapi::api::apps::v1::ControllerRevision;
 use k8s_openapi::api::core::v1::{Node, Pod};
@@ -23,7 +23,7 @@ use tokio::sync::{Notify, Semaphore, watch};
 
 use super::pace::{HEARTBEAT, Pace};
 use super::planned::{self, Plans};
-use super::{compose, orphan};
+use super::{command, compose, orphan};
 use crate::agent::{Agent, Error};
 use crate::content;
 use crate::context::Context;
@@ -54,6 +54,7 @@ pub async fn run(
         connection: None,
         seen: None,
         said: Vec::new(),
+        ended: Vec::new(),
         pace: Pace::default(),
         plans: Plans::default(),
     };
@@ -93,6 +94,8 @@ struct Worker {
     seen: Option<u64>,
     /// The changes by others that were said: what the cache has of the status may be older.
     said: Vec<DriftStatus>,
+    /// The same of commands.
+    ended: Vec<CommandStatus>,
     /// When to push again what was pushed before.
     pace: Pace,
     /// What would be changed, as the agent said it last.
@@ -231,6 +234,7 @@ impl Worker {
         let composed = compose::compose(&self.node, &state.spec, layers, &orphans, hello, &policy)
             .map_err(|compose::TooOld(message)| Failure::TooOld(message))?;
         let digest = composed.push.digest.clone();
+        let expected = command::expected(&composed.push);
 
         let known = hello
             .report
@@ -239,6 +243,7 @@ impl Worker {
         // An agent that has not heard of this leader may still believe the one before.
         let fences = &self.context.term.fences;
         let known = known.filter(|_| fences.are_known_to(hello));
+        let known = known.filter(|report| command::are_known(&expected, report, hello));
         let (report, pushed) = match known {
             Some(report) if self.pace.rests(&digest, report, Instant::now()) => {
                 (report.clone(), false)
@@ -269,6 +274,7 @@ impl Worker {
             }
         }
         let mut status = compose::status(state, hello, &report, composed.refused);
+        command::add(&mut status, &expected, hello);
         let before = state.status.clone().unwrap_or_default();
         // What was said of them counts until they are asked for once more.
         let said = |plan: &LayerRef| {
@@ -285,14 +291,31 @@ impl Worker {
             before.last_contact.clone()
         };
         let drift = status.drift.clone();
+        let commands = status.commands.clone();
         self.write(state, status.clone()).await?;
         let known = [before.drift, std::mem::replace(&mut self.said, drift)].concat();
         let is_known = |news: &DriftStatus| known.iter().any(|known| known.is_same(news));
         for news in self.said.iter().filter(|one| !is_known(one)) {
-            let warning = news.outcome != "Corrected";
+            let warning = news.outcome != DriftOutcome::Corrected;
             self.context
                 .recorder
                 .publish(state, warning, reason::DRIFT, &news.sentence())
+                .await;
+        }
+        let known = [
+            before.commands,
+            std::mem::replace(&mut self.ended, commands),
+        ]
+        .concat();
+        for (warning, said) in command::news(&known, &self.ended) {
+            let reason = if warning {
+                reason::COMMAND_FAILED
+            } else {
+                reason::COMMAND_SUCCEEDED
+            };
+            self.context
+                .recorder
+                .publish(state, warning, reason, &said)
                 .await;
         }
         if back && matches!(before.state, Some(Contact::Unreachable)) {

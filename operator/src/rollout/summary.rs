@@ -62,7 +62,12 @@ pub fn summarize(
                 State::Progressing,
                 State::Planned,
             ]),
-            count(&[State::Failed, State::Held, State::Refused]),
+            count(&[
+                State::CommandFailed,
+                State::Failed,
+                State::Held,
+                State::Refused,
+            ]),
             count(&[State::Unreachable]),
         )
     } else {
@@ -215,6 +220,8 @@ fn outcome(layer: &LayerStatus) -> State {
         OutcomeStatus::PendingReload => State::PendingReload,
         OutcomeStatus::PendingRestart => State::PendingRestart,
         OutcomeStatus::Unread => State::Unread,
+        OutcomeStatus::Running => State::Progressing,
+        OutcomeStatus::CommandFailed => State::CommandFailed,
         OutcomeStatus::Refused => State::Refused,
         OutcomeStatus::Failed => State::Failed,
         OutcomeStatus::Held => State::Held,

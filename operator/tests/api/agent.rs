@@ -41,6 +41,8 @@ pub struct Memory {
     pub plans: Vec<Push>,
     /// It is of a release that plans nothing.
     pub plans_nothing: bool,
+    /// What became of commands.
+    commands: Vec<wire::CommandReport>,
 }
 
 impl Memory {
@@ -218,6 +220,7 @@ fn hello(shared: &Shared) -> Hello {
         report: memory.report.clone(),
         drifts: Some(shared.drifts.borrow().clone()),
         plans: !memory.plans_nothing,
+        commands: memory.commands.clone(),
     }
 }
 
@@ -241,6 +244,7 @@ impl Shared {
                 ..Report::default()
             },
             units: BTreeMap::new(),
+            commands: Vec::new(),
         };
         memory.plans.push(push);
         planned

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use edict_agent::units::{Active, Error, Load, Mark, Shown, Units};
+use edict_agent::units::{Active, Ended, Error, Load, Mark, Programs, Shown, Units};
+use edict_core::catalogue::Program;
 use edict_core::resource::Action;
 use serde::{Deserialize, Serialize};
 
@@ -143,4 +144,25 @@ impl Units for App {
     fn journal(&self, _: &str) -> Vec<String> {
         Vec::new()
     }
+}
+
+/// Nothing is run here.
+impl Programs for App {
+    fn boot(&self) -> String {
+        String::new()
+    }
+
+    fn launch(&self, _: &str, _: &Program) -> Result<(), Error> {
+        unreachable!("there are no commands")
+    }
+
+    fn ended(&self, _: &str) -> Result<Option<Option<Ended>>, Error> {
+        Ok(None)
+    }
+
+    fn said(&self, _: &Ended) -> Result<Vec<u8>, Error> {
+        Ok(Vec::new())
+    }
+
+    fn discard(&self, _: &str) {}
 }

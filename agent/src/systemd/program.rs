@@ -1,0 +1,145 @@
+//! Programs that run on the host as units of their own, and outlive whoever started them.
+
+use std::fs;
+use std::time::Duration;
+
+use edict_core::catalogue::Program;
+use rustbus::wire::ObjectPath;
+
+use super::{ANSWER, Connection, JOURNAL, JOURNALCTL, SERVICE, Systemd, UNIT, Value};
+use super::{garbled, hex, manager, push, read};
+use crate::units::{Ended, Error, Programs};
+
+/// Names this run of the host. Source: proc(5).
+const BOOT: &str = "/proc/sys/kernel/random/boot_id";
+/// How long a program has to end once it is told to.
+const STOP: Duration = Duration::from_secs(10);
+/// How many lines of what it said are read: more than the most that is kept in most cases, and bounded
+/// where it says something without end.
+const LINES: usize = 20_000;
+/// The most bytes that are read of it.
+const SAID_MAX: u64 = 4 * 1024 * 1024;
+
+impl Programs for Systemd {
+    fn boot(&self) -> String {
+        // The kernel's own: the same in a container.
+        let id = fs::read_to_string(BOOT).unwrap_or_default();
+        id.trim().to_owned()
+    }
+
+    fn launch(&self, unit: &str, program: &Program) -> Result<(), Error> {
+        let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        let text = |text: &str| Value::Text(text.to_owned());
+        let path = program.argv.first().cloned().unwrap_or_default();
+        let within = Duration::from_secs(program.timeout_seconds.into());
+        let properties: Vec<(String, Value)> = [
+            (
+                "Description",
+                text(&format!("Edict command {}", program.name)),
+            ),
+            ("Type", text("oneshot")),
+            // Whoever comes later finds how it ended.
+            ("RemainAfterExit", Value::Flag(true)),
+            (
+                "ExecStart",
+                Value::Exec(vec![(path, program.argv.clone(), false)]),
+            ),
+            ("TimeoutStartUSec", Value::Number(micros(within))),
+            ("TimeoutStopUSec", Value::Number(micros(STOP))),
+            (
+                "MemoryMax",
+                Value::Number(u64::from(program.memory_mib) * 1024 * 1024),
+            ),
+            ("TasksMax", Value::Number(program.tasks.into())),
+            // In the journal it is bounded by what the host gives that, and outlives the agent.
+            ("StandardOutput", text("journal")),
+            ("StandardError", text("journal")),
+        ]
+        .into_iter()
+        .map(|(name, value)| (name.to_owned(), value))
+        .collect();
+        let mut call = manager("StartTransientUnit");
+        let none: Vec<(String, Vec<(String, Value)>)> = Vec::new();
+        call.body
+            .push_param4(unit, "fail", properties, none)
+            .map_err(|error| garbled(&error))?;
+        let mut connection = self.connect()?;
+        connection.call(&format!("start {}", program.name), &mut call, ANSWER)?;
+        Ok(())
+    }
+
+    fn ended(&self, unit: &str) -> Result<Option<Option<Ended>>, Error> {
+        let mut connection = self.connect()?;
+        let mut load = manager("LoadUnit");
+        push(&mut load, unit)?;
+        let answer = connection.call(&format!("load {unit}"), &mut load, ANSWER)?;
+        let path: ObjectPath<String> = read(&answer)?;
+        let path = path.as_ref();
+        if connection.property::<String>(path, UNIT, "LoadState")? == "not-found" {
+            return Ok(None);
+        }
+        let active: String = connection.property(path, UNIT, "ActiveState")?;
+        match active.as_str() {
+            "active" | "failed" => connection.end_of(path).map(|ended| Some(Some(ended))),
+            // What has never run, or was stopped by somebody else.
+            "inactive" => Ok(None),
+            _ => Ok(Some(None)),
+        }
+    }
+
+    fn said(&self, ended: &Ended) -> Result<Vec<u8>, Error> {
+        // What was said just now may be on its way yet.
+        let name = format!("edict-output-{}.service", std::process::id());
+        if let Err(error) = self.run(&name, &[JOURNALCTL, "--sync"], JOURNAL, false, SAID_MAX) {
+            tracing::debug!(%error, "the journal is not told to keep up");
+        }
+        let lines = format!("--lines={LINES}");
+        let which = format!("_SYSTEMD_INVOCATION_ID={}", ended.invocation);
+        let argv = [JOURNALCTL, "--no-pager", "--quiet", "--all", "--output=cat"];
+        let argv = [&argv[..], &[&lines, &which]].concat();
+        // Cut off at its limit it counts as failed, and what it has said until then is what there is.
+        self.run(&name, &argv, JOURNAL, false, SAID_MAX)
+    }
+
+    fn discard(&self, unit: &str) {
+        if let Err(error) = self.forget(unit) {
+            let error: &dyn std::error::Error = &error;
+            tracing::warn!(error, unit, "systemd keeps a unit that is over");
+        }
+    }
+}
+
+impl Systemd {
+    fn forget(&self, unit: &str) -> Result<(), Error> {
+        let mut connection = self.connect()?;
+        let mut reset = manager("ResetFailedUnit");
+        push(&mut reset, unit)?;
+        // Only one that has failed can be reset.
+        let _ = connection.call(&format!("reset {unit}"), &mut reset, ANSWER);
+        let mut stop = manager("StopUnit");
+        push(&mut stop, unit)?;
+        push(&mut stop, "replace")?;
+        let _ = connection.call(&format!("stop {unit}"), &mut stop, ANSWER);
+        Ok(())
+    }
+}
+
+/// The code of a process that has exited by itself. Source: waitid(2), `CLD_EXITED`.
+const EXITED: i32 = 1;
+
+impl Connection {
+    fn end_of(&mut self, path: &str) -> Result<Ended, Error> {
+        let result: String = self.property(path, SERVICE, "Result")?;
+        let code: i32 = self.property(path, SERVICE, "ExecMainCode")?;
+        let status: i32 = self.property(path, SERVICE, "ExecMainStatus")?;
+        let began: u64 = self.property(path, SERVICE, "ExecMainStartTimestampMonotonic")?;
+        let ended: u64 = self.property(path, SERVICE, "ExecMainExitTimestampMonotonic")?;
+        let invocation: Vec<u8> = self.property(path, UNIT, "InvocationID")?;
+        Ok(Ended {
+            result,
+            exit_code: (code == EXITED).then_some(status),
+            milliseconds: ended.saturating_sub(began) / 1000,
+            invocation: hex(&invocation),
+        })
+    }
+}

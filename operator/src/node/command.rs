@@ -1,0 +1,180 @@
+//! What became of commands, as a node's agent says it. Pure.
+
+use edict_core::guard::text;
+use edict_core::wire::{CommandOutcome, CommandReport, Hello, Push, Report};
+use edict_crds::NodeStateStatus;
+use edict_crds::nodestate::{CommandStatus, LayerStatus, OutcomeStatus};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use super::compose::cut_to;
+
+/// The most commands that a status lists.
+const COMMANDS_MAX: usize = 128;
+/// The most bytes that all outputs of a node have in its status.
+const OUTPUTS_MAX: usize = 48 * 1024;
+/// The longest message of one of them, in characters.
+const MESSAGE_MAX: usize = 512;
+
+/// The commands of a layer: which it is, and how many.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Expected {
+    uid: String,
+    digest: String,
+    count: usize,
+}
+
+/// The commands that an agent is told to run.
+pub fn expected(push: &Push) -> Vec<Expected> {
+    let count = |layer: &edict_core::layer::Layer| layer.config.command_names().count();
+    let layers = push.layers.iter().filter(|layer| count(layer) > 0);
+    layers
+        .map(|layer| Expected {
+            uid: layer.uid.clone(),
+            digest: layer.digest.clone(),
+            count: count(layer),
+        })
+        .collect()
+}
+
+impl Expected {
+    fn reports<'a>(&'a self, hello: &'a Hello) -> impl Iterator<Item = &'a CommandReport> {
+        let own = |one: &&CommandReport| one.uid == self.uid && one.digest == self.digest;
+        hello.commands.iter().filter(own)
+    }
+}
+
+/// Whether an agent that has answered so knows of all commands of what is in force there: it may have
+/// had no room to write them down.
+pub fn are_known(expected: &[Expected], report: &Report, hello: &Hello) -> bool {
+    let in_force = |one: &&Expected| {
+        let mut layers = report.layers.iter();
+        layers.any(|layer| layer.uid == one.uid && layer.in_force.as_ref() == Some(&one.digest))
+    };
+    let mut expected = expected.iter().filter(in_force);
+    expected.all(|one| one.reports(hello).count() >= one.count)
+}
+
+/// Adds what became of commands to the status of a node.
+pub fn add(status: &mut NodeStateStatus, expected: &[Expected], hello: &Hello) {
+    for layer in &mut status.layers {
+        let own = |one: &&Expected| one.uid == layer.uid && one.digest == layer.digest;
+        if let Some(expected) = expected.iter().find(own) {
+            judge(layer, expected, hello);
+        }
+    }
+    let listed = hello.commands.iter().take(COMMANDS_MAX);
+    let speaking = listed.clone().filter(|one| !one.output.is_empty()).count();
+    let share = OUTPUTS_MAX / speaking.max(1);
+    status.commands = listed.map(|report| shown(report, share)).collect();
+}
+
+/// What the commands of a layer make of it.
+fn judge(layer: &mut LayerStatus, expected: &Expected, hello: &Hello) {
+    if layer.in_force.as_ref() != Some(&layer.digest) {
+        return;
+    }
+    let pending = match layer.outcome {
+        OutcomeStatus::Applied => false,
+        OutcomeStatus::PendingReload | OutcomeStatus::PendingRestart | OutcomeStatus::Unread => {
+            true
+        }
+        _ => return,
+    };
+    let mut failed = expected.reports(hello).filter(|one| came_to_nothing(one));
+    let running = expected.reports(hello).find(|one| !one.outcome.is_over());
+    let said = if let Some(failed) = failed.next() {
+        layer.outcome = OutcomeStatus::CommandFailed;
+        format!("command {}: {}", failed.run, words(failed))
+    } else if running.is_some() || expected.reports(hello).count() < expected.count {
+        if !pending {
+            layer.outcome = OutcomeStatus::Running;
+        }
+        let name = running.map(|running| format!(" {}", running.run));
+        format!("command{} has yet to end", name.unwrap_or_default())
+    } else {
+        return;
+    };
+    let all = [said, std::mem::take(&mut layer.message)];
+    let all: Vec<_> = all.into_iter().filter(|said| !said.is_empty()).collect();
+    layer.message = cut_to(&all.join("; "), super::compose::MESSAGE_MAX);
+}
+
+/// Whether it is what went wrong, and not only what was held up by that.
+fn came_to_nothing(report: &CommandReport) -> bool {
+    report.outcome.is_over()
+        && !matches!(
+            report.outcome,
+            CommandOutcome::Succeeded | CommandOutcome::Skipped
+        )
+}
+
+fn words(report: &CommandReport) -> String {
+    match &*report.message {
+        "" => format!("{:?}", report.outcome),
+        message => cut_to(&text::mask(message), MESSAGE_MAX),
+    }
+}
+
+fn shown(report: &CommandReport, share: usize) -> CommandStatus {
+    let CommandReport {
+        uid: _,
+        owner,
+        digest,
+        index,
+        run,
+        outcome,
+        exit_code,
+        started,
+        milliseconds,
+        output,
+        message,
+    } = report;
+    CommandStatus {
+        owner: owner.clone(),
+        digest: digest.clone(),
+        index: *index,
+        run: run.clone(),
+        outcome: *outcome,
+        exit_code: *exit_code,
+        started: started.map(Time),
+        milliseconds: milliseconds.map(|time| i64::try_from(time).unwrap_or(i64::MAX)),
+        output: text::shorten(&text::mask(output), share),
+        message: cut_to(&text::mask(message), MESSAGE_MAX),
+    }
+}
+
+/// The commands that have ended and were not known to have: each in a sentence, with whether it is to be
+/// looked at.
+pub fn news<'a>(
+    known: &'a [CommandStatus],
+    now: &'a [CommandStatus],
+) -> impl Iterator<Item = (bool, String)> + use<'a> {
+    let is_known = |one: &CommandStatus| {
+        known.iter().any(|before| {
+            (&before.owner, &before.digest, before.index, before.outcome)
+                == (&one.owner, &one.digest, one.index, one.outcome)
+        })
+    };
+    let ended = now.iter().filter(move |one| {
+        one.outcome.is_over() && one.outcome != CommandOutcome::Skipped && !is_known(one)
+    });
+    ended.map(|one| {
+        let CommandStatus {
+            owner,
+            run,
+            outcome,
+            message,
+            ..
+        } = one;
+        let why = match &**message {
+            "" => String::new(),
+            message => format!(": {message}"),
+        };
+        let warning = *outcome != CommandOutcome::Succeeded;
+        let said = format!("command {run} of NodeConfig {owner}: {outcome:?}{why}");
+        (warning, said)
+    })
+}
+
+#[cfg(test)]
+mod tests;
