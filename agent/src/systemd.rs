@@ -115,13 +115,11 @@ impl Systemd {
         let output = self.scratch().map_err(broken)?.join(unit);
         let mut connection = self.connect()?;
         let argv: Vec<String> = argv.iter().map(ToString::to_string).collect();
+        let exec = Value::exec(&argv, !strict);
         let micros = u64::try_from(within.as_micros()).unwrap_or(u64::MAX);
         let properties = vec![
             ("Type".to_owned(), Value::Text("oneshot".to_owned())),
-            (
-                "ExecStart".to_owned(),
-                Value::Exec(vec![(argv[0].clone(), argv, !strict)]),
-            ),
+            ("ExecStart".to_owned(), exec),
             ("TimeoutStartUSec".to_owned(), Value::Number(micros)),
             (
                 "StandardOutputFileToTruncate".to_owned(),
@@ -296,6 +294,16 @@ enum Value {
     Flag(bool),
     /// Path, argv, whether a failure is none.
     Exec(Vec<(String, Vec<String>, bool)>),
+}
+
+impl Value {
+    /// What is executed, as it is written: in arguments, unlike in a path, systemd has values of its own
+    /// environment stand for $NAME and ${NAME}, and $ for $$. Source: systemd.service(5), command lines.
+    fn exec(argv: &[String], forgiving: bool) -> Self {
+        let path = argv.first().cloned().unwrap_or_default();
+        let escaped = argv.iter().map(|argument| argument.replace('$', "$$"));
+        Self::Exec(vec![(path, escaped.collect(), forgiving)])
+    }
 }
 
 struct Connection(RpcConn);

@@ -30,7 +30,6 @@ impl Programs for Systemd {
     fn launch(&self, unit: &str, program: &Program) -> Result<(), Error> {
         let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
         let text = |text: &str| Value::Text(text.to_owned());
-        let path = program.argv.first().cloned().unwrap_or_default();
         let within = Duration::from_secs(program.timeout_seconds.into());
         let properties: Vec<(String, Value)> = [
             (
@@ -40,10 +39,7 @@ impl Programs for Systemd {
             ("Type", text("oneshot")),
             // Whoever comes later finds how it ended.
             ("RemainAfterExit", Value::Flag(true)),
-            (
-                "ExecStart",
-                Value::Exec(vec![(path, program.argv.clone(), false)]),
-            ),
+            ("ExecStart", Value::exec(&program.argv, false)),
             ("TimeoutStartUSec", Value::Number(micros(within))),
             ("TimeoutStopUSec", Value::Number(micros(STOP))),
             (
