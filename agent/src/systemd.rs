@@ -291,7 +291,9 @@ fn values(said: &str) -> BTreeMap<String, String> {
 enum Value {
     Text(String),
     Number(u64),
+    Count(u32),
     Flag(bool),
+    Words(Vec<String>),
     /// Path, argv, whether a failure is none.
     Exec(Vec<(String, Vec<String>, bool)>),
 }

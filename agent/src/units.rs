@@ -83,6 +83,8 @@ pub struct Ended {
     pub result: String,
     /// Its exit code, where it ended by itself.
     pub exit_code: Option<i32>,
+    /// The signal that ended it, where one did.
+    pub signal: Option<i32>,
     /// How long it took.
     pub milliseconds: u64,
     /// Names the run of the unit.

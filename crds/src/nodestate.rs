@@ -203,7 +203,7 @@ pub struct CommandStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub milliseconds: Option<i64>,
     /// What it said, credentials masked. Where that is more than is kept, its beginning and its end, and
-    /// between them how much is left out. All outputs of a node together have 48 KiB here.
+    /// a mark between them. All outputs of a node together have 48 KiB here.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 65_536))]
     pub output: String,

@@ -19,6 +19,8 @@ const SOON: Duration = Duration::from_millis(50);
 const SELDOM: Duration = Duration::from_secs(1);
 /// How much longer than it may take a command is looked for where systemd can't be asked.
 const PATIENCE: Duration = Duration::from_mins(5);
+/// What nothing survives. Source: signal(7).
+const SIGKILL: i32 = 9;
 /// What is said where a command's unit is there no more.
 const LOST: &str = "it was started, or was about to be, when the agent ended, and systemd knows nothing \
     of it: how far it came is not known, and it is not run again";
@@ -244,10 +246,21 @@ fn became(
             Some(code),
             format!("it ended with exit code {code}"),
         ),
+        // Of control groups of version 1 systemd is not told that it was the memory.
+        (_, None) if ended.signal == Some(SIGKILL) => (
+            CommandOutcome::Failed,
+            None,
+            format!(
+                "it was killed, as the kernel does with what needs more memory than it may have: {memory_mib} MiB"
+            ),
+        ),
         (result, None) => (
             CommandOutcome::Failed,
             None,
-            format!("it did not end by itself: systemd says {result}"),
+            match ended.signal {
+                Some(signal) => format!("it was ended by signal {signal}"),
+                None => format!("it did not end by itself: systemd says {result}"),
+            },
         ),
     };
     let most = usize::try_from(*output_kib).unwrap_or(usize::MAX) * 1024;

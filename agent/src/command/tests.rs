@@ -182,12 +182,12 @@ fn a_long_output_keeps_both_ends() {
     assert_eq!(text::shorten("abcdef", 6), "abcdef");
     assert_eq!(
         text::shorten("abcdefg", 6),
-        "abc\n[… 1 bytes are left out …]\nefg"
+        "abc\n[… some of it is left out …]\nefg"
     );
     // Not within a character.
     assert_eq!(
         text::shorten("aéééb", 6),
-        "aé\n[… 2 bytes are left out …]\néb"
+        "aé\n[… some of it is left out …]\néb"
     );
     assert_eq!(
         kept(b"https://user:word@host \x1b[31m\xff", 100),

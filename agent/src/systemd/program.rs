@@ -14,11 +14,17 @@ use crate::units::{Ended, Error, Programs};
 const BOOT: &str = "/proc/sys/kernel/random/boot_id";
 /// How long a program has to end once it is told to.
 const STOP: Duration = Duration::from_secs(10);
-/// How many lines of what it said are read: more than the most that is kept in most cases, and bounded
-/// where it says something without end.
-const LINES: usize = 20_000;
-/// The most bytes that are read of it.
-const SAID_MAX: u64 = 4 * 1024 * 1024;
+/// How many lines of a unit the journal takes within that time, at least. It says nothing of those that it
+/// does not take. Source: journald.conf(5), `RateLimitBurst`.
+const BURST: u32 = 10_000;
+const BURST_WITHIN: Duration = Duration::from_secs(30);
+/// What is said where that may have been more.
+const MAY_LACK: &str =
+    "\n[… the journal takes 10000 lines within 30 s: there may have been more …]\n";
+/// The most bytes that are read of the beginning of what it said: more than the most that is kept.
+const HEAD_MAX: u64 = 128 * 1024;
+/// The most bytes that are read of the end.
+const TAIL_MAX: u64 = 4 * 1024 * 1024;
 
 impl Programs for Systemd {
     fn boot(&self) -> String {
@@ -50,6 +56,17 @@ impl Programs for Systemd {
             // In the journal it is bounded by what the host gives that, and outlives the agent.
             ("StandardOutput", text("journal")),
             ("StandardError", text("journal")),
+            (
+                "LogRateLimitIntervalUSec",
+                Value::Number(micros(BURST_WITHIN)),
+            ),
+            ("LogRateLimitBurst", Value::Count(BURST)),
+            // Who finds that it speaks to the journal may do so past its own output, and is not
+            // known there any more once it has ended.
+            (
+                "UnsetEnvironment",
+                Value::Words(vec!["JOURNAL_STREAM".to_owned()]),
+            ),
         ]
         .into_iter()
         .map(|(name, value)| (name.to_owned(), value))
@@ -86,15 +103,27 @@ impl Programs for Systemd {
     fn said(&self, ended: &Ended) -> Result<Vec<u8>, Error> {
         // What was said just now may be on its way yet.
         let name = format!("edict-output-{}.service", std::process::id());
-        if let Err(error) = self.run(&name, &[JOURNALCTL, "--sync"], JOURNAL, false, SAID_MAX) {
+        if let Err(error) = self.run(&name, &[JOURNALCTL, "--sync"], JOURNAL, false, HEAD_MAX) {
             tracing::debug!(%error, "the journal is not told to keep up");
         }
-        let lines = format!("--lines={LINES}");
         let which = format!("_SYSTEMD_INVOCATION_ID={}", ended.invocation);
-        let argv = [JOURNALCTL, "--no-pager", "--quiet", "--all", "--output=cat"];
-        let argv = [&argv[..], &[&lines, &which]].concat();
-        // Cut off at its limit it counts as failed, and what it has said until then is what there is.
-        self.run(&name, &argv, JOURNAL, false, SAID_MAX)
+        let read = |lines: &str, most: u64| {
+            let argv = [JOURNALCTL, "--no-pager", "--quiet", "--all", "--output=cat"];
+            let argv = [&argv[..], &[lines, &which]].concat();
+            // Ended at its limit it counts as failed, and what it has said until then is what there is.
+            self.run(&name, &argv, JOURNAL, false, most)
+        };
+        let mut said = read("--lines=all", HEAD_MAX)?;
+        let mut lines = count(&said);
+        if said.len() as u64 >= HEAD_MAX {
+            let tail = read(&format!("--lines={BURST}"), TAIL_MAX)?;
+            lines = lines.max(count(&tail));
+            said.extend(tail);
+        }
+        if lines >= usize::try_from(BURST).unwrap_or(usize::MAX) {
+            said.extend_from_slice(MAY_LACK.as_bytes());
+        }
+        Ok(said)
     }
 
     fn discard(&self, unit: &str) {
@@ -103,6 +132,10 @@ impl Programs for Systemd {
             tracing::warn!(error, unit, "systemd keeps a unit that is over");
         }
     }
+}
+
+fn count(said: &[u8]) -> usize {
+    said.iter().filter(|byte| **byte == b'\n').count()
 }
 
 impl Systemd {
@@ -120,8 +153,11 @@ impl Systemd {
     }
 }
 
-/// The code of a process that has exited by itself. Source: waitid(2), `CLD_EXITED`.
+/// The codes of a process that has exited by itself, and of one that a signal ended. Source: the kernel's
+/// `asm-generic/siginfo.h`, `CLD_EXITED` and those behind it.
 const EXITED: i32 = 1;
+const KILLED: i32 = 2;
+const DUMPED: i32 = 3;
 
 impl Connection {
     fn end_of(&mut self, path: &str) -> Result<Ended, Error> {
@@ -134,6 +170,7 @@ impl Connection {
         Ok(Ended {
             result,
             exit_code: (code == EXITED).then_some(status),
+            signal: [KILLED, DUMPED].contains(&code).then_some(status),
             milliseconds: ended.saturating_sub(began) / 1000,
             invocation: hex(&invocation),
         })

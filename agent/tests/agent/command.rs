@@ -22,6 +22,8 @@ fn node() -> (Node, Programs) {
         {"name": "large", "argv": ["/bin/large"], "memoryMiB": 9},
         {"name": "absent", "argv": ["/bin/absent"]},
         {"name": "killed", "argv": ["/bin/killed"]},
+        {"name": "crashed", "argv": ["/bin/crashed"]},
+        {"name": "lost", "argv": ["/bin/lost"]},
         {"name": "refused", "argv": ["/bin/refused"]},
     ]))
     .unwrap();
@@ -143,7 +145,19 @@ fn how_it_ended_is_said() {
             "killed",
             CommandOutcome::Failed,
             None,
-            "it did not end by itself: systemd says signal",
+            "it was killed, as the kernel does with what needs more memory than it may have: 256 MiB",
+        ),
+        (
+            "crashed",
+            CommandOutcome::Failed,
+            None,
+            "it was ended by signal 11",
+        ),
+        (
+            "lost",
+            CommandOutcome::Failed,
+            None,
+            "it did not end by itself: systemd says resources",
         ),
         (
             "refused",

@@ -71,12 +71,19 @@ fn end(path: &str, run: &str) -> Ended {
         "/bin/slow" => ("timeout", None),
         "/bin/large" => ("oom-kill", None),
         "/bin/absent" => ("exit-code", Some(203)),
-        "/bin/killed" => ("signal", None),
+        "/bin/killed" | "/bin/crashed" => ("signal", None),
+        "/bin/lost" => ("resources", None),
         _ => ("success", Some(0)),
+    };
+    let signal = match path {
+        "/bin/killed" => Some(9),
+        "/bin/crashed" => Some(11),
+        _ => None,
     };
     Ended {
         result: result.to_owned(),
         exit_code,
+        signal,
         milliseconds: 7,
         invocation: run.to_owned(),
     }

@@ -1,7 +1,6 @@
 //! Injection patterns for what stays free text, and how a refused value is shown.
 
 use std::borrow::Cow;
-use std::fmt::Write as _;
 use std::sync::LazyLock;
 
 use percent_encoding::percent_decode_str;
@@ -125,18 +124,17 @@ pub fn excerpt(value: &str) -> String {
     shown
 }
 
-/// The beginning and the end of a text, with a mark between them that says how much is left out.
+/// What stands where something is left out of a text.
+pub const LEFT_OUT: &str = "\n[… some of it is left out …]\n";
+
+/// The beginning and the end of a text, with [`LEFT_OUT`] between them where it has more than `most` bytes.
 pub fn shorten(text: &str, most: usize) -> String {
     if text.len() <= most {
         return text.to_owned();
     }
     let head = text.floor_char_boundary(most / 2);
     let tail = text.ceil_char_boundary(text.len() - most / 2);
-    let mut short = text[..head].to_owned();
-    write!(short, "\n[… {} bytes are left out …]\n", tail - head)
-        .expect("a string takes everything");
-    short.push_str(&text[tail..]);
-    short
+    [&text[..head], LEFT_OUT, &text[tail..]].concat()
 }
 
 /// A text of several lines with nothing in it that a terminal would obey: control characters but line

@@ -27,8 +27,8 @@ pub struct CommandReport {
     /// How long it took, in milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub milliseconds: Option<u64>,
-    /// What it said. Where that is more than is kept, its beginning and its end, and between them how
-    /// much is left out.
+    /// What it said. Where that is more than is kept, its beginning and its end, and a mark between
+    /// them.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub output: String,
     /// Why it ended as it did, in a sentence; empty when there is nothing to say.
