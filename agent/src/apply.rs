@@ -36,7 +36,7 @@ use edict_core::config::Config;
 use edict_core::guard::Policy;
 use edict_core::wire::{self, Event, Fence, Hello, Push, Refusal, Report};
 
-use crate::command::Commands;
+use crate::command::{Commands, InForce as Revisions};
 use crate::commit;
 use crate::drift::Drifts;
 use crate::host::{Host, Live};
@@ -63,6 +63,8 @@ pub struct Agent {
     holds: Mutex<BTreeMap<String, Hold>>,
     /// What was, is or will be run, as it is on disk.
     commands: Mutex<Commands>,
+    /// The layers that the last push named and that may run something; none before the first one.
+    named: Mutex<Option<Revisions>>,
     /// What is known of changes by others.
     drifts: Mutex<Drifts>,
     /// How often that has changed, or what became of a command, for whoever waits for it.
@@ -115,6 +117,7 @@ impl Agent {
             store,
             turn: Mutex::new(()),
             commands: Mutex::new(commands),
+            named: Mutex::default(),
             drifts: Mutex::default(),
             count: watch::Sender::default(),
             waker: OnceLock::new(),
@@ -142,6 +145,8 @@ impl Agent {
         let list = locked(&self.drifts).list();
         let commands = self.commands();
         let drifts = wire::Drifts { count, list };
+        // What waits for an operator's word is no state to rest in either.
+        let waits = self.runner.get().is_some() && self.awaits_push();
         // Before the state, as where both are changed.
         let fence = *locked(&self.fence);
         let state = locked(&self.state);
@@ -153,7 +158,7 @@ impl Agent {
             fence: Some(fence),
             layers: state.held(),
             // What was interrupted and is not mended yet is no state to rest in.
-            report: state.report.clone().filter(|_| !state.open),
+            report: state.report.clone().filter(|_| !state.open && !waits),
             drifts: Some(drifts),
             plans: true,
             commands,
@@ -243,23 +248,29 @@ impl Agent {
         if let Some(waker) = self.waker.get() {
             waker.wake();
         }
+        self.wake_runner();
+        if push
+            .layers
+            .iter()
+            .any(|layer| layer.config.commands.is_some())
+        {
+            // What of theirs is said may be of another revision now.
+            self.tell();
+        }
+        report
+    }
+
+    fn wake_runner(&self) {
         if let Some(runner) = self.runner.get() {
             runner.unpark();
         }
-        report
     }
 
     /// Runs commands as they come, in a thread of its own.
     pub fn start_running(self: &Arc<Self>) -> std::io::Result<()> {
         let agent = self.clone();
         let runner = thread::Builder::new().name("commands".to_owned());
-        let runner = runner.spawn(move || {
-            loop {
-                agent.run_commands();
-                // Whatever is pushed meanwhile wakes it at once.
-                thread::park();
-            }
-        })?;
+        let runner = runner.spawn(move || agent.keep_running())?;
         // One is enough: it stays the first one.
         let _ = self.runner.set(runner.thread().clone());
         Ok(())
@@ -269,9 +280,7 @@ impl Agent {
     fn tell(&self) {
         let mut drifts = locked(&self.drifts);
         drifts.count += 1;
-        let count = drifts.count;
-        drop(drifts);
-        self.count.send_replace(count);
+        self.count.send_replace(drifts.count);
     }
 
     /// Finishes and clears away what a crash left behind. Nothing of it is needed to go on.

@@ -15,8 +15,10 @@ use serde::{Deserialize, Serialize};
 pub const VERSION: u32 = 1;
 /// How many revisions are remembered that are not in force: one that comes back is not run again.
 const REMEMBERED: usize = 256;
+/// The most bytes of all outputs that are kept: the newest.
+const KEPT_MAX: usize = 256 * 1024;
 /// The most bytes of all outputs in a hello.
-const SAID_MAX: usize = 1024 * 1024;
+const SAID_MAX: usize = 128 * 1024;
 
 /// Everything that was, is or will be run. The order is that in which it became known.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -25,6 +27,9 @@ pub struct Commands {
     /// The version of this form.
     pub version: u32,
     revisions: Vec<Revision>,
+    /// The unit of the one that was over last: it may be there yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub over: Option<String>,
 }
 
 impl Default for Commands {
@@ -32,6 +37,7 @@ impl Default for Commands {
         Self {
             version: VERSION,
             revisions: Vec::new(),
+            over: None,
         }
     }
 }
@@ -131,9 +137,21 @@ impl Which {
 pub type InForce = BTreeMap<String, String>;
 
 impl Commands {
-    /// Makes known what a revision runs. Whether it was not before.
+    /// Makes known what a revision runs, by what the catalogue says now: of what was begun nothing changes
+    /// any more. Whether that is news.
     pub fn expect(&mut self, uid: &str, name: &str, digest: &str, programs: Vec<Program>) -> bool {
-        if programs.is_empty() || self.revision(uid, digest).is_some() {
+        let known = |one: &&mut Revision| one.uid == uid && one.digest == digest;
+        if let Some(revision) = self.revisions.iter_mut().find(known) {
+            let mut news = false;
+            for (run, program) in revision.runs.iter_mut().zip(programs) {
+                if run.outcome == CommandOutcome::Waiting && run.program != program {
+                    run.program = program;
+                    news = true;
+                }
+            }
+            return news;
+        }
+        if programs.is_empty() {
             return false;
         }
         let run = |program| Run {
@@ -151,9 +169,13 @@ impl Commands {
         true
     }
 
-    /// Whether a revision is known, so that its commands are not run once more.
-    pub fn knows(&self, uid: &str, digest: &str) -> bool {
-        self.revision(uid, digest).is_some()
+    /// Which of a revision's commands would not be run any more.
+    pub fn begun(&self, uid: &str, digest: &str) -> Vec<bool> {
+        let revision = self.revision(uid, digest);
+        let runs = revision.map_or(&[][..], |revision| &revision.runs);
+        runs.iter()
+            .map(|run| run.outcome != CommandOutcome::Waiting)
+            .collect()
     }
 
     fn revision(&self, uid: &str, digest: &str) -> Option<&Revision> {
@@ -161,17 +183,22 @@ impl Commands {
         revisions.find(|revision| revision.uid == uid && revision.digest == digest)
     }
 
-    /// What is to be looked after next: what was begun and is not over, whatever is in force; then the
-    /// first that waits of a revision that is in force.
-    pub fn next(&self, in_force: &InForce) -> Option<(Which, &Run)> {
-        let wanted = |revision: &Revision, run: &Run| match run.outcome {
-            CommandOutcome::Running => true,
-            CommandOutcome::Waiting => is_in_force(revision, in_force),
-            _ => false,
-        };
+    /// What is to be looked after next: what was begun and is not over, whatever is in force; then what
+    /// waits of the revisions that `may_begin`, each of them in turn.
+    pub fn next(&self, may_begin: &InForce) -> Option<(Which, &Run)> {
         let all = || self.revisions.iter().flat_map(Revision::all);
-        let running = all().find(|(_, _, run)| run.outcome == CommandOutcome::Running);
-        let next = running.or_else(|| all().find(|(revision, _, run)| wanted(revision, run)));
+        let mut running = all().filter(|(_, _, run)| run.outcome == CommandOutcome::Running);
+        let waiting = || {
+            let revisions = self.revisions.iter();
+            let mine = revisions.filter(|revision| is_in_force(revision, may_begin));
+            let first = mine.filter_map(|revision| {
+                let mut runs = revision.all();
+                runs.find(|(_, _, run)| run.outcome == CommandOutcome::Waiting)
+            });
+            // However many commands one has, the others get their turn.
+            first.min_by_key(|(_, index, _)| *index)
+        };
+        let next = running.next().or_else(waiting);
         next.map(|(revision, index, run)| (revision.which(index), run))
     }
 
@@ -195,8 +222,8 @@ impl Commands {
         }
     }
 
-    /// Forgets the oldest of what is not in force and not running, and what others than the newest of
-    /// each have said.
+    /// Forgets the oldest of what is not in force and not running, and what those have said; and the oldest
+    /// outputs, where all of them are more than is kept.
     pub fn forget(&mut self, in_force: &InForce) {
         let stays = |revision: &Revision| {
             let running = |run: &Run| run.outcome == CommandOutcome::Running;
@@ -208,29 +235,34 @@ impl Commands {
             over -= usize::from(goes);
             !goes
         });
-        for revision in &mut self.revisions {
-            if !stays(revision) {
-                for run in &mut revision.runs {
-                    run.end.output.clear();
+        let mut room = KEPT_MAX;
+        for revision in self.revisions.iter_mut().rev() {
+            let kept = stays(revision);
+            for run in revision.runs.iter_mut().rev() {
+                let output = &mut run.end.output;
+                if !kept || output.len() > room {
+                    output.clear();
                 }
+                room -= output.len();
             }
         }
     }
 
-    /// What became of the commands of what is in force.
-    pub fn reports(&self, in_force: &InForce) -> Vec<CommandReport> {
-        let shown = self
-            .revisions
-            .iter()
-            .filter(|revision| is_in_force(revision, in_force));
-        let mut left = SAID_MAX;
-        let report = |(revision, index, run): (&Revision, usize, &Run), left: usize| {
+    /// What became of the commands of what is in force. Those that wait do so for `why`.
+    pub fn reports(&self, in_force: &InForce, why: &str) -> Vec<CommandReport> {
+        let revisions = self.revisions.iter();
+        let shown = revisions.filter(|revision| is_in_force(revision, in_force));
+        let all: Vec<_> = shown.flat_map(Revision::all).collect();
+        let speaking = all.iter().filter(|(_, _, run)| !run.end.output.is_empty());
+        let share = SAID_MAX / speaking.count().max(1);
+        let report = |(revision, index, run): (&Revision, usize, &Run)| {
             let Run {
                 program,
                 outcome,
                 begun,
                 end,
             } = run;
+            let message = if outcome.is_over() { &end.message } else { why };
             CommandReport {
                 uid: revision.uid.clone(),
                 owner: revision.name.clone(),
@@ -241,17 +273,11 @@ impl Commands {
                 exit_code: end.exit_code,
                 started: begun.as_ref().map(|begun| begun.at),
                 milliseconds: end.milliseconds,
-                output: text::shorten(&end.output, left),
-                message: end.message.clone(),
+                output: text::shorten(&end.output, share),
+                message: message.to_owned(),
             }
         };
-        let mut reports = Vec::new();
-        for run in shown.flat_map(Revision::all) {
-            let report = report(run, left);
-            left = left.saturating_sub(report.output.len());
-            reports.push(report);
-        }
-        reports
+        all.into_iter().map(report).collect()
     }
 }
 

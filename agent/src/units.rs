@@ -66,6 +66,8 @@ pub trait Programs: Send + Sync + 'static {
     /// Starts a program as a unit of this name, and does not wait for its end. It is an error where there
     /// is such a unit already.
     fn launch(&self, unit: &str, program: &Program) -> Result<(), Error>;
+    /// How long it may take until a program that was asked for is there.
+    fn patience(&self) -> Duration;
     /// How a program ended that was started as this unit: `None` where there is no such unit, `Some(None)`
     /// while it runs.
     fn ended(&self, unit: &str) -> Result<Option<Option<Ended>>, Error>;

@@ -166,6 +166,27 @@ fn pieces(argument: &str) -> Option<Vec<Piece<'_>>> {
     Some(pieces)
 }
 
+/// Whether the value of this parameter makes an option of an argument, or another one than its own text
+/// begins: where nothing but hyphens and what is empty stands before it.
+fn makes_option(argument: &str, parameter: &str, with: &BTreeMap<String, String>) -> bool {
+    for piece in pieces(argument).unwrap_or_default() {
+        let (text, own) = match piece {
+            Piece::Text(text) => (text, false),
+            Piece::Value(name) => {
+                let value = with.get(name).map(String::as_str);
+                (value.unwrap_or_default(), name == parameter)
+            }
+        };
+        if own && text.starts_with('-') {
+            return true;
+        }
+        if text.bytes().any(|byte| byte != b'-') {
+            return false;
+        }
+    }
+    false
+}
+
 /// A pattern that has to match a whole text.
 fn whole(pattern: &str) -> Option<Regex> {
     // By itself first: what closes a bracket that is not its own would open the pattern.
@@ -292,20 +313,12 @@ impl Command {
             }
             found.one(&field, value, |value| {
                 let mut rules = parameter.judge(value);
-                if value.starts_with('-') && self.begins_with(name) {
+                if self.argv.iter().any(|one| makes_option(one, name, with)) {
                     rules.push(&rule::COMMAND_OPTION);
                 }
                 rules
             });
         }
-    }
-
-    /// Whether an argument begins with the value of a parameter.
-    fn begins_with(&self, name: &str) -> bool {
-        self.argv.iter().any(|argument| {
-            let pieces = pieces(argument).unwrap_or_default();
-            pieces.first() == Some(&Piece::Value(name))
-        })
     }
 
     /// What is run. For values that passed [`Self::judge_values`].

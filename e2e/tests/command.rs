@@ -108,8 +108,8 @@ async fn each_has_its_arguments_and_its_limits() -> Result<()> {
         (
             "greedy",
             json!({"run": "greedy"}),
-            // Which of two sentences it is hangs on the host's control groups.
-            "greedy: greedy: Failed: it ",
+            // And another sentence where systemd is told that it was the memory.
+            "memory than it may have",
         ),
     ] {
         let (code, said) = host

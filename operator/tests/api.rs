@@ -57,6 +57,8 @@ mod watch;
 mod absence;
 #[path = "api/answers.rs"]
 mod answers;
+#[path = "api/command.rs"]
+mod command;
 #[path = "api/crash.rs"]
 mod crash;
 #[path = "api/drift.rs"]

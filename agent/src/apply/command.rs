@@ -5,11 +5,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use edict_core::catalogue::Program;
+use edict_core::layer::Layer;
 use edict_core::wire::{CommandOutcome, CommandReport, PlannedCommand, Push, Report};
 use jiff::Timestamp;
 
 use super::{Agent, locked};
-use crate::command::{Begun, End, InForce, Which, kept, planned};
+use crate::command::{Begun, Commands, End, InForce, Run, Which, kept, planned};
 use crate::state::{self, State};
 use crate::units::{self, Ended, Programs};
 
@@ -19,38 +20,42 @@ const SOON: Duration = Duration::from_millis(50);
 const SELDOM: Duration = Duration::from_secs(1);
 /// How much longer than it may take a command is looked for where systemd can't be asked.
 const PATIENCE: Duration = Duration::from_mins(5);
+/// How often it is tried again where something is left to be done and can't be.
+const AGAIN: Duration = Duration::from_secs(30);
 /// What nothing survives. Source: signal(7).
 const SIGKILL: i32 = 9;
 /// What is said where a command's unit is there no more.
-const LOST: &str = "it was started, or was about to be, when the agent ended, and systemd knows nothing \
-    of it: how far it came is not known, and it is not run again";
+const LOST: &str = "it was started, or was about to be, and systemd knows nothing of it any more: how far it came \
+    is not known, and it is not run again";
 /// What is said where the host started anew.
 const REBOOTED: &str =
     "the node started anew over it: how far it came is not known, and it is not run again";
+/// What is said where nobody could be asked for too long.
+const SILENT: &str = "how it ended is not known, and it is not run again";
 
 impl State {
-    /// The revision of each layer that is in force. Of what is being changed nobody knows.
+    /// The revision of each layer that is in force.
     fn revisions(&self) -> InForce {
-        let layers = self.layers.iter().filter(|_| !self.open);
         let digest =
             |(uid, held): (&String, &state::InForce)| (uid.clone(), held.layer.digest.clone());
-        layers.map(digest).collect()
+        self.layers.iter().map(digest).collect()
     }
 }
 
 impl Agent {
-    /// Writes down what the layers of a push run, before anything of it is in force: what is written down
-    /// and in force is run.
+    /// Writes down what the layers of a push run, before anything of it is in force. What is written down,
+    /// in force and named by the last push is run.
     pub(super) fn expect_commands(&self, push: &Push) -> Result<(), state::Error> {
         let in_force = locked(&self.state).revisions();
         let mut commands = locked(&self.commands);
         let mut next = commands.clone();
+        let mut named = InForce::new();
         let mut news = false;
         for layer in &push.layers {
-            let is_new = layer.config.commands.is_some() && !next.knows(&layer.uid, &layer.digest);
-            if is_new && layer.check(&push.policy).is_empty() {
+            if layer.config.commands.is_some() && layer.check(&push.policy).is_empty() {
                 let programs = layer.config.programs(&push.policy);
                 news |= next.expect(&layer.uid, &layer.name, &layer.digest, programs);
+                named.insert(layer.uid.clone(), layer.digest.clone());
             }
         }
         if news {
@@ -58,13 +63,18 @@ impl Agent {
             self.store.save_commands(&next)?;
             *commands = next;
         }
+        *locked(&self.named) = Some(named);
         Ok(())
     }
 
     /// What became of the commands of what is in force.
     pub fn commands(&self) -> Vec<CommandReport> {
         let in_force = locked(&self.state).revisions();
-        locked(&self.commands).reports(&in_force)
+        let why = match self.manager.programs() {
+            Some(Err(why)) => format!("it can't be run: {why}"),
+            Some(Ok(_)) | None => String::new(),
+        };
+        locked(&self.commands).reports(&in_force, &why)
     }
 
     /// The commands that a push would run, once all of it that `report` says is in force.
@@ -76,36 +86,72 @@ impl Agent {
             .filter(|layer| layer.in_force.as_ref() == Some(&layer.digest))
             .map(|layer| &layer.uid)
             .collect();
-        let layers = push.layers.iter().filter(|layer| {
-            in_force.contains(&layer.uid) && !commands.knows(&layer.uid, &layer.digest)
-        });
-        layers
-            .flat_map(|layer| planned(&layer.name, layer.config.programs(&push.policy)))
-            .collect()
+        let layers = push.layers.iter();
+        let layers = layers.filter(|layer| in_force.contains(&layer.uid));
+        let run = |layer: &Layer| {
+            let begun = commands.begun(&layer.uid, &layer.digest);
+            let programs = layer.config.programs(&push.policy).into_iter().enumerate();
+            let waiting = programs.filter(|(n, _)| !begun.get(*n).is_some_and(|begun| *begun));
+            let programs = waiting.map(|(_, program)| program).collect();
+            planned(&layer.name, programs).collect::<Vec<_>>()
+        };
+        layers.flat_map(run).collect()
+    }
+
+    /// What may be started now: in force, with nothing in between, and named by the last push. An agent
+    /// that was told nothing yet starts nothing.
+    fn startable(&self) -> InForce {
+        let named = locked(&self.named).clone().unwrap_or_default();
+        let state = locked(&self.state);
+        let mut startable = if state.open {
+            InForce::new()
+        } else {
+            state.revisions()
+        };
+        startable.retain(|uid, digest| named.get(uid) == Some(digest));
+        startable
+    }
+
+    /// Whether something waits for the first push.
+    pub(super) fn awaits_push(&self) -> bool {
+        let in_force = locked(&self.state).revisions();
+        // One after the other: a push takes them the other way round.
+        let told = locked(&self.named).is_some();
+        let waits = |(_, run): (Which, &Run)| run.outcome == CommandOutcome::Waiting;
+        !told && locked(&self.commands).next(&in_force).is_some_and(waits)
+    }
+
+    /// Runs commands as they come, for ever.
+    pub(super) fn keep_running(&self) {
+        // An agent before this one may not have come to it.
+        let over = locked(&self.commands).over.clone();
+        if let (Some(Ok(programs)), Some(unit)) = (self.manager.programs(), over) {
+            programs.discard(&unit);
+        }
+        loop {
+            self.run_commands();
+            let startable = self.startable();
+            let left = locked(&self.commands).next(&startable).is_some();
+            // Whatever is pushed or mended meanwhile wakes it at once.
+            if left {
+                thread::park_timeout(AGAIN);
+            } else {
+                thread::park();
+            }
+        }
     }
 
     /// Runs what is to be run, and looks after what an agent before this one has started, until nothing is
-    /// left. Each is written down before it is started, and again when it is over.
+    /// left or something is in the way. Each is written down before it is started, and again when it is
+    /// over.
     pub fn run_commands(&self) {
         loop {
-            let in_force = locked(&self.state).revisions();
+            let startable = self.startable();
             let next = locked(&self.commands)
-                .next(&in_force)
+                .next(&startable)
                 .map(|(which, run)| (which, run.clone()));
-            let Some((which, run)) = next else {
+            let (Some((which, run)), Some(Ok(programs))) = (next, self.manager.programs()) else {
                 return;
-            };
-            let programs = match self.manager.programs() {
-                // A root without a host: it is run when there is one.
-                None => return,
-                Some(Ok(programs)) => programs,
-                Some(Err(why)) => {
-                    let end = End::because(format!("it can't be run: {why}"));
-                    if !self.note(&which, CommandOutcome::Failed, None, end) {
-                        return;
-                    }
-                    continue;
-                }
             };
             let done = match run.begun {
                 None => self.start(programs, &which, &run.program),
@@ -123,18 +169,33 @@ impl Agent {
             at: Timestamp::now(),
             boot: programs.boot(),
         };
-        let running = CommandOutcome::Running;
-        if !self.note(which, running, Some(begun.clone()), End::default()) {
+        let mut commands = locked(&self.commands);
+        // It may have been released since: what is released is not started any more.
+        if self.startable().get(&which.uid) != Some(&which.digest) {
+            return true;
+        }
+        let mut next = commands.clone();
+        next.set(which, |run| {
+            run.outcome = CommandOutcome::Running;
+            run.begun = Some(begun.clone());
+        });
+        if !self.keep(&mut commands, next) {
             return false;
         }
+        drop(commands);
         let Which { owner, digest, .. } = which;
         tracing::info!(owner, digest, run = program.name, "a command is started");
-        let launched = programs.launch(&which.unit(), program);
-        if let Err(error) = &launched
-            && matches!(programs.ended(&which.unit()), Ok(None))
-        {
-            let end = End::because(error.to_string());
-            return self.note(which, CommandOutcome::Failed, None, end);
+        if let Err(error) = programs.launch(&which.unit(), program) {
+            let refused = matches!(error, units::Error::Refused { .. });
+            if refused && matches!(programs.ended(&which.unit()), Ok(None)) {
+                let end = End::because(error.to_string());
+                return self.end(programs, which, CommandOutcome::Failed, end);
+            }
+            // It may be under way.
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "whether a command is started is not known"
+            );
         }
         self.look_after(programs, which, program, &begun)
     }
@@ -157,51 +218,66 @@ impl Agent {
                     let said = programs.said(&ended);
                     break became(program, &ended, said);
                 }
-                Ok(Some(None)) => {}
                 Ok(None) if programs.boot() != begun.boot => {
                     break (CommandOutcome::Interrupted, End::because(REBOOTED));
                 }
-                Ok(None) => break (CommandOutcome::Interrupted, End::because(LOST)),
+                // One that was just asked for may not have come to it yet.
+                Ok(None) if began.elapsed() >= programs.patience() => {
+                    break (CommandOutcome::Interrupted, End::because(LOST));
+                }
+                Ok(_) => {}
                 Err(error) => {
-                    tracing::warn!(
-                        unit,
-                        error = &error as &dyn std::error::Error,
-                        "a command can't be asked about"
-                    );
                     if began.elapsed() > longest {
-                        let end = End::because(error.to_string());
+                        let end = End::because(format!("{error}; {SILENT}"));
                         break (CommandOutcome::Interrupted, end);
                     }
+                    let error: &dyn std::error::Error = &error;
+                    tracing::warn!(unit, error, "a command can't be asked about");
                 }
             }
             thread::sleep(pause);
             pause = (pause * 2).min(SELDOM);
         };
-        let noted = self.note(which, outcome, None, end);
-        if noted {
-            programs.discard(&unit);
-        }
-        noted
+        self.end(programs, which, outcome, end)
     }
 
-    /// Writes down how far a command is, and has whoever waits for it know. Whether that is on disk.
-    fn note(&self, which: &Which, outcome: CommandOutcome, begun: Option<Begun>, end: End) -> bool {
+    /// Writes down how a command ended, and lets go of its unit. Whether it is on disk.
+    fn end(
+        &self,
+        programs: &dyn Programs,
+        which: &Which,
+        outcome: CommandOutcome,
+        end: End,
+    ) -> bool {
+        let unit = which.unit();
+        let in_force = locked(&self.state).revisions();
         let mut commands = locked(&self.commands);
         let mut next = commands.clone();
         next.set(which, |run| {
             run.outcome = outcome;
-            run.begun = begun.or(run.begun.take());
             run.end = end;
         });
+        next.over = Some(unit.clone());
+        next.forget(&in_force);
+        if !self.keep(&mut commands, next) {
+            return false;
+        }
+        drop(commands);
+        let Which { owner, digest, .. } = which;
+        let index = which.index;
+        tracing::info!(owner, digest, index, ?outcome, "a command is over");
+        programs.discard(&unit);
+        true
+    }
+
+    /// Writes down what is known of commands, and has whoever waits for it know. Whether it is on disk.
+    fn keep(&self, commands: &mut Commands, next: Commands) -> bool {
         if let Err(error) = self.store.save_commands(&next) {
             let error: &dyn std::error::Error = &error;
-            tracing::error!(error, "what became of a command can't be kept");
+            tracing::error!(error, "what becomes of a command can't be kept");
             return false;
         }
         *commands = next;
-        drop(commands);
-        let Which { owner, digest, .. } = which;
-        tracing::info!(owner, digest, index = which.index, ?outcome, "a command");
         self.tell();
         true
     }
@@ -232,13 +308,13 @@ fn became(
             CommandOutcome::Failed,
             None,
             format!(
-                "it needed more than the {memory_mib} MiB of memory that it may have, and was ended"
+                "it needed more memory than it may have ({memory_mib} MiB), or than the node had, and was ended"
             ),
         ),
         // Source: systemd.exec(5), process exit codes.
         (_, Some(203)) => (
             CommandOutcome::Failed,
-            None,
+            Some(203),
             format!("systemd can't execute {path}: is it on this node, and a program?"),
         ),
         (_, Some(code)) => (

@@ -70,12 +70,15 @@ impl Agent {
         drifts.settle(&|at| left.contains(at), now);
         let next = soon.into_iter().chain(drifts.next()).min();
         let count = drifts.count;
-        drop(drifts);
+        // Not let go of before: whoever counts on meanwhile would be lost.
         self.count.send_if_modified(|told| {
             let changed = *told != count;
             *told = count;
             changed
         });
+        drop(drifts);
+        // A command that is to be run may have waited for this.
+        self.wake_runner();
         next
     }
 }

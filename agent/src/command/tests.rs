@@ -44,7 +44,7 @@ fn end(commands: &mut Commands, which: &Which, outcome: CommandOutcome) {
 }
 
 fn outcomes(commands: &Commands, layers: &[(&str, &str)]) -> Vec<(u32, CommandOutcome)> {
-    let reports = commands.reports(&in_force(layers)).into_iter();
+    let reports = commands.reports(&in_force(layers), "").into_iter();
     reports.map(|one| (one.index, one.outcome)).collect()
 }
 
@@ -53,7 +53,8 @@ fn each_is_run_once_for_each_revision() {
     use CommandOutcome::{Running, Succeeded};
     let mut commands = expecting(&[("a", "1", &["x", "y"]), ("b", "1", &["z"])]);
     let layers = [("a", "1"), ("b", "1")];
-    for (uid, index) in [("a", 0), ("a", 1), ("b", 0)] {
+    // In turn.
+    for (uid, index) in [("a", 0), ("b", 0), ("a", 1)] {
         assert_eq!(
             next(&commands, &layers),
             Some((uid.into(), "1".into(), index))
@@ -67,11 +68,16 @@ fn each_is_run_once_for_each_revision() {
     }
     assert_eq!(next(&commands, &layers), None);
     // The same once more is nothing new, also when another one was in force meanwhile.
-    assert!(!commands.expect("a", "a", "1", vec![program("x")]));
+    assert!(!commands.expect("a", "a", "1", vec![program("x"), program("w")]));
     assert!(commands.expect("a", "a", "2", vec![program("x")]));
     assert!(!commands.expect("a", "a", "3", vec![]));
-    assert!(commands.knows("a", "1") && commands.knows("a", "2"));
-    assert!(!commands.knows("a", "3") && !commands.knows("b", "2"));
+    assert_eq!(commands.begun("a", "1"), [true, true]);
+    assert_eq!(commands.begun("a", "2"), [false]);
+    assert_eq!(commands.begun("a", "3"), [false; 0]);
+    // What waits is what the catalogue says now.
+    assert!(commands.expect("a", "a", "2", vec![program("w")]));
+    let (_, run) = commands.next(&in_force(&[("a", "2")])).unwrap();
+    assert_eq!(run.program, program("w"));
     assert_eq!(
         next(&commands, &[("a", "2")]),
         Some(("a".into(), "2".into(), 0))
@@ -102,7 +108,7 @@ fn what_comes_to_nothing_holds_up_those_behind_it() {
         let expected = [(0, Succeeded), (1, outcome), (2, Skipped), (0, Waiting)];
         assert_eq!(outcomes(&commands, &layers), expected);
         assert_eq!(next(&commands, &layers), Some(("b".into(), "1".into(), 0)));
-        let reports = commands.reports(&in_force(&layers));
+        let reports = commands.reports(&in_force(&layers), "");
         assert_eq!(reports[2].message, "y before it came to nothing");
     }
 }
@@ -135,30 +141,49 @@ fn the_oldest_is_forgotten_and_nothing_that_matters() {
     commands.set(&at("a", "1", 0), long);
     let layers = in_force(&[("a", "1")]);
     commands.forget(&layers);
-    assert!(commands.knows("a", "1") && commands.knows("b", "1"));
-    assert!(!commands.knows("c", "0") && !commands.knows("c", "1") && commands.knows("c", "2"));
-    assert_eq!(commands.reports(&layers)[0].output, "said");
+    let knows = |uid: &str, digest: &str| !commands.begun(uid, digest).is_empty();
+    assert!(knows("a", "1") && knows("b", "1"));
+    assert!(!knows("c", "0") && !knows("c", "1") && knows("c", "2"));
+    assert_eq!(commands.reports(&layers, "")[0].output, "said");
     let last = in_force(&[("c", &(REMEMBERED + 1).to_string())]);
-    assert_eq!(commands.reports(&last)[0].output, "");
+    assert_eq!(commands.reports(&last, "")[0].output, "");
 }
 
 #[test]
-fn all_outputs_of_a_hello_fit() {
-    let names = ["x"; 20];
+fn all_outputs_fit() {
+    let names = ["x"; 16];
     let mut commands = expecting(&[("a", "1", &names)]);
+    let layers = in_force(&[("a", "1")]);
     for index in 0..names.len() {
         commands.set(&at("a", "1", index), |run| {
             run.outcome = CommandOutcome::Succeeded;
             run.end.output = "o".repeat(64 * 1024);
         });
     }
-    let reports = commands.reports(&in_force(&[("a", "1")]));
-    let outputs: Vec<_> = reports.iter().map(|one| one.output.len()).collect();
-    assert_eq!(&outputs[..16], &[64 * 1024; 16]);
+    // What is said has a share each.
+    let said = |commands: &Commands| -> Vec<_> {
+        let reports = commands.reports(&layers, "").into_iter();
+        reports.map(|one| one.output.len()).collect()
+    };
+    let share = SAID_MAX / 16;
     assert!(
-        outputs[16..].iter().all(|length| *length < 100),
-        "{outputs:?}"
+        said(&commands)
+            .iter()
+            .all(|length| (share..share + 100).contains(length))
     );
+    // What is kept are the newest.
+    commands.forget(&layers);
+    let kept: Vec<_> = said(&commands).iter().map(|length| *length > 0).collect();
+    assert_eq!(kept, [[false; 12].as_slice(), &[true; 4]].concat());
+}
+
+#[test]
+fn what_waits_says_why() {
+    let mut commands = expecting(&[("a", "1", &["x", "y"])]);
+    end(&mut commands, &at("a", "1", 0), CommandOutcome::Succeeded);
+    let reports = commands.reports(&in_force(&[("a", "1")]), "for this reason");
+    let said: Vec<_> = reports.iter().map(|one| &*one.message).collect();
+    assert_eq!(said, ["", "for this reason"]);
 }
 
 #[test]

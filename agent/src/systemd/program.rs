@@ -12,6 +12,8 @@ use crate::units::{Ended, Error, Programs};
 
 /// Names this run of the host. Source: proc(5).
 const BOOT: &str = "/proc/sys/kernel/random/boot_id";
+/// How long a request may lie that nobody has answered: systemd does one thing after the other.
+const SOON: Duration = Duration::from_secs(10);
 /// How long a program has to end once it is told to.
 const STOP: Duration = Duration::from_secs(10);
 /// How many lines of a unit the journal takes within that time, at least. It says nothing of those that it
@@ -81,6 +83,10 @@ impl Programs for Systemd {
         Ok(())
     }
 
+    fn patience(&self) -> Duration {
+        SOON
+    }
+
     fn ended(&self, unit: &str) -> Result<Option<Option<Ended>>, Error> {
         let mut connection = self.connect()?;
         let mut load = manager("LoadUnit");
@@ -94,8 +100,11 @@ impl Programs for Systemd {
         let active: String = connection.property(path, UNIT, "ActiveState")?;
         match active.as_str() {
             "active" | "failed" => connection.end_of(path).map(|ended| Some(Some(ended))),
-            // What has never run, or was stopped by somebody else.
-            "inactive" => Ok(None),
+            "inactive" => {
+                let job: (u32, ObjectPath<String>) = connection.property(path, UNIT, "Job")?;
+                // About to be started; or stopped by somebody else.
+                Ok((job.0 != 0).then_some(None))
+            }
             _ => Ok(Some(None)),
         }
     }
@@ -107,18 +116,24 @@ impl Programs for Systemd {
             tracing::debug!(%error, "the journal is not told to keep up");
         }
         let which = format!("_SYSTEMD_INVOCATION_ID={}", ended.invocation);
-        let read = |lines: &str, most: u64| {
+        let read = |lines: &[&str], most: u64| {
             let argv = [JOURNALCTL, "--no-pager", "--quiet", "--all", "--output=cat"];
-            let argv = [&argv[..], &[lines, &which]].concat();
-            // Ended at its limit it counts as failed, and what it has said until then is what there is.
+            let argv = [&argv[..], lines, &[&*which]].concat();
+            // Ended at its limit, what it has said until then is what there is.
             self.run(&name, &argv, JOURNAL, false, most)
         };
-        let mut said = read("--lines=all", HEAD_MAX)?;
+        let mut said = read(&["--lines=all"], HEAD_MAX)?;
         let mut lines = count(&said);
         if said.len() as u64 >= HEAD_MAX {
-            let tail = read(&format!("--lines={BURST}"), TAIL_MAX)?;
+            // The newest first: what is cut off is not the end.
+            let newest = format!("--lines={BURST}");
+            let tail = read(&["--reverse", &newest], TAIL_MAX)?;
             lines = lines.max(count(&tail));
-            said.extend(tail);
+            for line in tail.split(|byte| *byte == b'\n').rev() {
+                said.push(b'\n');
+                said.extend_from_slice(line);
+            }
+            said.push(b'\n');
         }
         if lines >= usize::try_from(BURST).unwrap_or(usize::MAX) {
             said.extend_from_slice(MAY_LACK.as_bytes());
@@ -135,7 +150,7 @@ impl Programs for Systemd {
 }
 
 fn count(said: &[u8]) -> usize {
-    said.iter().filter(|byte| **byte == b'\n').count()
+    said.split(|byte| *byte == b'\n').count() - 1
 }
 
 impl Systemd {

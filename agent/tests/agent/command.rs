@@ -1,6 +1,7 @@
 //! Commands: each run once for each revision, whatever becomes of the agent meanwhile.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::{Duration, Instant};
 
 use edict_core::layer::Layer;
 use edict_core::wire::{CommandOutcome, CommandReport, Outcome};
@@ -133,12 +134,12 @@ fn how_it_ended_is_said() {
             "large",
             CommandOutcome::Failed,
             None,
-            "it needed more than the 9 MiB of memory that it may have, and was ended",
+            "it needed more memory than it may have (9 MiB), or than the node had, and was ended",
         ),
         (
             "absent",
             CommandOutcome::Failed,
-            None,
+            Some(203),
             "systemd can't execute /bin/absent: is it on this node, and a program?",
         ),
         (
@@ -237,8 +238,7 @@ fn an_agent_that_dies_finds_the_result() {
             ("say", CommandOutcome::Waiting)
         ]
     );
-    node.agent().run_commands();
-    let reports = node.agent().hello().commands;
+    let reports = push(&node, &[&a]);
     assert_eq!(
         outcomes(&reports),
         [
@@ -296,22 +296,98 @@ fn a_systemd_that_does_not_answer_is_asked_again() {
 }
 
 #[test]
-fn where_nothing_can_be_run_it_is_said() {
-    let (mut node, _) = node();
-    node.services = None;
+fn where_nothing_can_be_run_it_waits() {
+    let (mut node, programs) = node();
+    let a = run("a", json!([{"run": "ok"}]));
+    let services = node.services.take();
     node.restart();
-    let reports = push(&node, &[&run("a", json!([{"run": "ok"}]))]);
-    assert_eq!(reports[0].outcome, CommandOutcome::Failed);
+    let reports = push(&node, &[&a]);
+    assert_eq!(reports[0].outcome, CommandOutcome::Waiting);
     assert_eq!(reports[0].message, format!("it can't be run: {NOBODY}"));
-    // The root of an image runs nothing, and whatever runs from it does.
-    let (mut node, programs) = self::node();
+    // Nor does the root of an image run anything.
     node.offline = true;
     node.restart();
-    let a = run("a", json!([{"run": "ok"}]));
     assert_eq!(push(&node, &[&a])[0].outcome, CommandOutcome::Waiting);
-    node.offline = false;
+    (node.offline, node.services) = (false, services);
+    node.restart();
+    push(&node, &[&a]);
+    assert_eq!(programs.started(), ["/bin/ok"]);
+}
+
+#[test]
+fn what_waits_is_run_as_the_last_push_says() {
+    let (mut node, programs) = node();
+    let (a, b) = (
+        run("a", json!([{"run": "ok"}])),
+        run("b", json!([{"run": "ok"}])),
+    );
+    node.push(&[&a, &b]);
+    // An agent that was told nothing yet starts nothing.
     node.restart();
     node.agent().run_commands();
+    assert_eq!(programs.started(), [""; 0]);
+    // Somebody has mended the catalogue meanwhile, and b is no more to be had.
+    node.policy.commands[1].argv.push("mended".to_owned());
+    node.push(&[&a]);
+    node.agent().run_commands();
+    assert_eq!(programs.started(), ["/bin/ok mended"]);
+    node.policy.commands.remove(1);
+    assert_eq!(node.push(&[&b]).layers[0].outcome, Outcome::Refused);
+    node.agent().run_commands();
+    assert_eq!(programs.started(), [""; 0]);
+}
+
+/// Waits until a thread of the agent's own has come so far.
+fn until(what: &str, holds: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !holds() {
+        assert!(Instant::now() < deadline, "{what}");
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn a_serving_agent_runs_what_comes() {
+    let (node, programs) = node();
+    node.agent().start_running().unwrap();
+    let outcome = |node: &Node, index: usize| node.agent().hello().commands[index].outcome;
+    let a = run("a", json!([{"run": "ok"}]));
+    node.push(&[&a]);
+    until("a command to be run", || {
+        outcome(&node, 0) == CommandOutcome::Succeeded
+    });
+    // What can't be written down is not started, and is once that is mended.
+    let file = node.at("state/commands.json");
+    std::fs::rename(&file, node.at("state/aside")).unwrap();
+    std::fs::create_dir(&file).unwrap();
+    let b = run("b", json!([{"run": "say", "with": {"word": "x"}}]));
+    node.push(&[&a, &b]);
+    node.agent().run_commands();
+    assert_eq!(programs.started(), ["/bin/ok"]);
+    std::fs::remove_dir(&file).unwrap();
+    std::fs::rename(node.at("state/aside"), &file).unwrap();
+    node.push(&[&a, &b]);
+    until("the other one to be run", || {
+        outcome(&node, 1) == CommandOutcome::Succeeded
+    });
+    assert_eq!(programs.started(), ["/bin/say x"]);
+}
+
+#[test]
+fn a_serving_agent_asks_for_a_push_where_something_waits_for_one() {
+    let (mut node, programs) = node();
+    let a = run("a", json!([{"run": "ok"}]));
+    node.push(&[&a]);
+    node.restart();
+    // Who only looks finds the report.
+    assert!(node.agent().hello().report.is_some());
+    node.agent().start_running().unwrap();
+    assert_eq!(node.agent().hello().report, None);
+    node.push(&[&a]);
+    until("the command to be run", || {
+        node.agent().hello().commands[0].outcome == CommandOutcome::Succeeded
+    });
+    assert!(node.agent().hello().report.is_some());
     assert_eq!(programs.started(), ["/bin/ok"]);
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use edict_agent::units::{self, Ended, Error};
 use edict_core::catalogue::Program;
@@ -117,6 +118,10 @@ impl units::Programs for Programs {
         inner.said.insert(run, said.into_bytes());
         assert_eq!(dies, None, "the agent dies");
         Ok(())
+    }
+
+    fn patience(&self) -> Duration {
+        Duration::ZERO
     }
 
     fn ended(&self, unit: &str) -> Result<Option<Option<Ended>>, Error> {

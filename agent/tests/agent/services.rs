@@ -226,6 +226,10 @@ impl units::Programs for Services {
         self.1.launch(unit, program)
     }
 
+    fn patience(&self) -> Duration {
+        self.1.patience()
+    }
+
     fn ended(&self, unit: &str) -> Result<Option<Option<Ended>>, Error> {
         self.1.ended(unit)
     }

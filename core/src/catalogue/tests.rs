@@ -115,10 +115,6 @@ fn honest_commands_make_sense() {
 
 #[test]
 fn what_makes_no_sense_is_said() {
-    let parameter = |parameter: Value| {
-        let argv = json!(["/bin/a", "$(p)"]);
-        json!({"name": "a", "argv": argv, "parameters": [parameter]})
-    };
     let limit = |field: &str, value: u32| json!({"name": "a", "argv": ["/bin/a"], field: value});
     for (value, expected) in [
         (json!({"name": "A", "argv": ["/bin/a"]}), "name catalogue A"),
@@ -164,6 +160,39 @@ fn what_makes_no_sense_is_said() {
             "parameters[0].name catalogue p: in no argument",
         ),
         (
+            limit("timeoutSeconds", 0),
+            "timeoutSeconds range 0, not 1 to 3600",
+        ),
+        (
+            limit("timeoutSeconds", 3601),
+            "timeoutSeconds range 3601, not 1 to 3600",
+        ),
+        (limit("memoryMiB", 7), "memoryMiB range 7, not 8 to 65536"),
+        (limit("tasks", 4097), "tasks range 4097, not 1 to 4096"),
+        (limit("outputKiB", 65), "outputKiB range 65, not 1 to 64"),
+    ] {
+        first_is(&value, expected);
+    }
+    let twice = check(&[vacuum(), vacuum()]);
+    assert_eq!(said(&twice), ["commands[1].name duplicate vacuum-journal"]);
+    let same = command(json!({
+        "name": "a", "argv": ["/bin/a", "$(p)"],
+        "parameters": [{"name": "p", "pattern": "a"}, {"name": "p", "pattern": "b"}],
+    }));
+    assert_eq!(
+        said(&same.check()),
+        ["parameters[1].name catalogue p: there twice"]
+    );
+}
+
+#[test]
+fn parameters_that_make_no_sense_are_said() {
+    let parameter = |parameter: Value| {
+        let argv = json!(["/bin/a", "$(p)"]);
+        json!({"name": "a", "argv": argv, "parameters": [parameter]})
+    };
+    for (value, expected) in [
+        (
             parameter(json!({"name": "P", "pattern": "a"})),
             "argv[1] catalogue $(p): no such parameter",
         ),
@@ -207,35 +236,15 @@ fn what_makes_no_sense_is_said() {
             parameter(json!({"name": "p", "path": {"under": ["/a", "/a/../b"]}})),
             "parameters[0].path.under catalogue no folders, or one that is not absolute and normal",
         ),
-        (
-            limit("timeoutSeconds", 0),
-            "timeoutSeconds range 0, not 1 to 3600",
-        ),
-        (
-            limit("timeoutSeconds", 3601),
-            "timeoutSeconds range 3601, not 1 to 3600",
-        ),
-        (limit("memoryMiB", 7), "memoryMiB range 7, not 8 to 65536"),
-        (limit("tasks", 4097), "tasks range 4097, not 1 to 4096"),
-        (limit("outputKiB", 65), "outputKiB range 65, not 1 to 64"),
     ] {
-        let found = command(value.clone()).check();
-        assert_eq!(
-            said(&found).first().map(String::as_str),
-            Some(expected),
-            "{value}"
-        );
+        first_is(&value, expected);
     }
-    let twice = check(&[vacuum(), vacuum()]);
-    assert_eq!(said(&twice), ["commands[1].name duplicate vacuum-journal"]);
-    let same = command(json!({
-        "name": "a", "argv": ["/bin/a", "$(p)"],
-        "parameters": [{"name": "p", "pattern": "a"}, {"name": "p", "pattern": "b"}],
-    }));
-    assert_eq!(
-        said(&same.check()),
-        ["parameters[1].name catalogue p: there twice"]
-    );
+}
+
+/// What is said first of a command.
+fn first_is(value: &Value, expected: &str) {
+    let found = said(&command(value.clone()).check());
+    assert_eq!(found.first().map(String::as_str), Some(expected), "{value}");
 }
 
 #[test]
@@ -298,6 +307,26 @@ fn no_value_becomes_an_option() {
     );
     assert_eq!(judged(&of("$(p)"), &[("p", "force-")]), [""; 0]);
     assert_eq!(judged(&of("--name=$(p)"), &[("p", "-a")]), [""; 0]);
+    assert_eq!(judged(&of("-$(p)"), &[("p", "x")]), [""; 0]);
+    assert_eq!(
+        judged(&of("-$(p)"), &[("p", "-x")]),
+        ["with.p command-option"]
+    );
+    // Nor do two together.
+    let two = command(
+        json!({"name": "a", "argv": ["/bin/a", "$(p)$(q)"], "parameters": [
+            {"name": "p", "pattern": "[a-z-]*"}, {"name": "q", "pattern": "[a-z-]*"},
+        ]}),
+    );
+    assert_eq!(
+        judged(&two, &[("p", ""), ("q", "-x")]),
+        ["with.q command-option"]
+    );
+    assert_eq!(judged(&two, &[("p", "a"), ("q", "-x")]), [""; 0]);
+    assert_eq!(
+        judged(&two, &[("p", "-"), ("q", "-x")]),
+        ["with.p command-option", "with.q command-option"]
+    );
 }
 
 #[test]

@@ -9,11 +9,11 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use super::compose::cut_to;
 
 /// The most commands that a status lists.
-const COMMANDS_MAX: usize = 128;
+const COMMANDS_MAX: usize = 64;
 /// The most bytes that all outputs of a node have in its status.
 const OUTPUTS_MAX: usize = 48 * 1024;
 /// The longest message of one of them, in characters.
-const MESSAGE_MAX: usize = 512;
+const MESSAGE_MAX: usize = 300;
 
 /// The commands of a layer: which it is, and how many.
 #[derive(Debug, PartialEq, Eq)]
@@ -90,7 +90,10 @@ fn judge(layer: &mut LayerStatus, expected: &Expected, hello: &Hello) {
             layer.outcome = OutcomeStatus::Running;
         }
         let name = running.map(|running| format!(" {}", running.run));
-        format!("command{} has yet to end", name.unwrap_or_default())
+        let why = running.filter(|running| !running.message.is_empty());
+        let why = why.map(|running| format!(": {}", words(running)));
+        let (name, why) = (name.unwrap_or_default(), why.unwrap_or_default());
+        format!("command{name} has yet to end{why}")
     } else {
         return;
     };
@@ -144,21 +147,30 @@ fn shown(report: &CommandReport, share: usize) -> CommandStatus {
 }
 
 /// The commands that have ended and were not known to have: each in a sentence, with whether it is to be
-/// looked at.
+/// looked at. What has ended before others that are known to have is of a revision that came back.
 pub fn news<'a>(
     known: &'a [CommandStatus],
     now: &'a [CommandStatus],
 ) -> impl Iterator<Item = (bool, String)> + use<'a> {
-    let is_known = |one: &CommandStatus| {
-        known.iter().any(|before| {
-            (&before.owner, &before.digest, before.index, before.outcome)
-                == (&one.owner, &one.digest, one.index, one.outcome)
-        })
+    fn is_same(one: &CommandStatus, other: &CommandStatus) -> bool {
+        (&one.owner, &one.digest, one.index) == (&other.owner, &other.digest, other.index)
+    }
+    let over = known.iter().filter(|one| one.outcome.is_over());
+    let newest = over.filter_map(|one| one.started.as_ref()).max();
+    let is_news = move |one: &&CommandStatus| {
+        let mut before = known
+            .iter()
+            .filter(|before| is_same(before, one))
+            .peekable();
+        match before.peek() {
+            Some(_) => before.all(|before| !before.outcome.is_over()),
+            None => one.started.as_ref() > newest,
+        }
     };
-    let ended = now.iter().filter(move |one| {
-        one.outcome.is_over() && one.outcome != CommandOutcome::Skipped && !is_known(one)
-    });
-    ended.map(|one| {
+    let ended = now
+        .iter()
+        .filter(|one| one.outcome.is_over() && one.outcome != CommandOutcome::Skipped);
+    ended.filter(is_news).map(|one| {
         let CommandStatus {
             owner,
             run,

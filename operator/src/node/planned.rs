@@ -9,7 +9,7 @@ use edict_core::config::{Config, sysctl};
 use edict_core::content::Contents;
 use edict_core::guard::{Policy, text};
 use edict_core::resource::{Action, is_under};
-use edict_core::wire::{Change, Hello, Outcome, Planned, PlannedCommand, Push};
+use edict_core::wire::{Change, Hello, Outcome, Planned, Push};
 use edict_crds::nodestate::{LayerRef, PlanOutcome, PlanStatus};
 
 use super::compose::{self, ENTRIES_MAX, MESSAGE_MAX, TooOld};
@@ -23,8 +23,10 @@ pub const RETRY: Duration = Duration::from_secs(30);
 pub const WITHIN: Duration = Duration::from_secs(30);
 /// The shortest that a message is cut to, in characters, however many plans there are.
 const MESSAGE_MIN: usize = 200;
-/// The longest command that is shown, in characters.
+/// The longest command that is shown, in characters, where there is one plan.
 const COMMAND_MAX: usize = 1024;
+/// And however many plans there are.
+const COMMAND_MIN: usize = 80;
 /// The most bytes that all diffs of a node may have in its status.
 const DIFFS_MAX: usize = 64 * 1024;
 
@@ -139,7 +141,7 @@ pub fn answer(reference: &LayerRef, mut planned: Planned, share: usize) -> PlanS
             .map(|(unit, action)| format!("{unit}: {action}"))
             .collect(),
         diff: diff(&planned, room),
-        commands: planned.commands.iter().map(command).collect(),
+        commands: commands(&planned, share),
         ..status(reference, outcome, &message)
     }
 }
@@ -164,10 +166,15 @@ fn diff(planned: &Planned, room: usize) -> String {
     diff
 }
 
-/// A command as it would be run: what a `NodeConfig` says, and so no more than its readers know.
-fn command(command: &PlannedCommand) -> String {
-    let said = text::visible(&text::mask(&command.to_string()));
-    compose::cut_to(&said, COMMAND_MAX)
+/// Commands as they would be run: what a `NodeConfig` says, and so no more than its readers know.
+fn commands(planned: &Planned, share: usize) -> Vec<String> {
+    let most = (COMMAND_MAX / share.max(1)).max(COMMAND_MIN);
+    let shown = planned
+        .commands
+        .iter()
+        .take((ENTRIES_MAX / share.max(1)).max(1));
+    let said = shown.map(|command| text::visible(&text::mask(&command.to_string())));
+    said.map(|said| compose::cut_to(&said, most)).collect()
 }
 
 /// How many files and settings of the kernel, which units, and which commands.

@@ -290,41 +290,43 @@ impl Worker {
         } else {
             before.last_contact.clone()
         };
-        let drift = status.drift.clone();
-        let commands = status.commands.clone();
         self.write(state, status.clone()).await?;
-        let known = [before.drift, std::mem::replace(&mut self.said, drift)].concat();
+        self.announce(state, before, &status).await;
+        Ok(Some(status))
+    }
+
+    /// Says in Events what is new of the node, beside what was said before.
+    async fn announce(
+        &mut self,
+        state: &NodeState,
+        before: NodeStateStatus,
+        now: &NodeStateStatus,
+    ) {
+        let recorder = &self.context.recorder;
+        let said = std::mem::replace(&mut self.said, now.drift.clone());
+        let known = [before.drift, said].concat();
         let is_known = |news: &DriftStatus| known.iter().any(|known| known.is_same(news));
         for news in self.said.iter().filter(|one| !is_known(one)) {
             let warning = news.outcome != DriftOutcome::Corrected;
-            self.context
-                .recorder
-                .publish(state, warning, reason::DRIFT, &news.sentence())
-                .await;
+            let said = news.sentence();
+            recorder.publish(state, warning, reason::DRIFT, &said).await;
         }
-        let known = [
-            before.commands,
-            std::mem::replace(&mut self.ended, commands),
-        ]
-        .concat();
+        let ended = std::mem::replace(&mut self.ended, now.commands.clone());
+        let known = [before.commands, ended].concat();
         for (warning, said) in command::news(&known, &self.ended) {
             let reason = if warning {
                 reason::COMMAND_FAILED
             } else {
                 reason::COMMAND_SUCCEEDED
             };
-            self.context
-                .recorder
-                .publish(state, warning, reason, &said)
+            recorder.publish(state, warning, reason, &said).await;
+        }
+        if before.state == Some(Contact::Unreachable) {
+            let said = "the agent answers again";
+            recorder
+                .publish(state, false, reason::REACHABLE, said)
                 .await;
         }
-        if back && matches!(before.state, Some(Contact::Unreachable)) {
-            self.context
-                .recorder
-                .publish(state, false, reason::REACHABLE, "the agent answers again")
-                .await;
-        }
-        Ok(Some(status))
     }
 
     /// Asks what those that are only planned would change on this node, and adds that to its status. What
@@ -341,7 +343,7 @@ impl Worker {
         let policy = self.context.cache.policy();
         // What the node has now, and what somebody else has changed there, makes another plan.
         let has = digest::of(&(&status.layers, &status.releases));
-        let changes = hello.drifts.as_ref().map(|drifts| drifts.count);
+        let changes = hello.drifts.as_ref().map(|drifts| &drifts.list);
         let last = |plan: &LayerRef| {
             let mut said = status.plans.iter();
             said.find(|said| said.uid == plan.uid).cloned()

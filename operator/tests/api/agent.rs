@@ -42,7 +42,7 @@ pub struct Memory {
     /// It is of a release that plans nothing.
     pub plans_nothing: bool,
     /// What became of commands.
-    commands: Vec<wire::CommandReport>,
+    pub commands: Vec<wire::CommandReport>,
 }
 
 impl Memory {
@@ -107,6 +107,12 @@ impl Agent {
             drifts.count += 1;
             drifts.list = vec![drifted];
         });
+    }
+
+    /// This has become of commands.
+    pub fn ran(&self, commands: Vec<wire::CommandReport>) {
+        self.memory().commands = commands;
+        self.shared.drifts.send_modify(|drifts| drifts.count += 1);
     }
 
     /// Pushes that come from now on are begun and not ended.

@@ -156,6 +156,10 @@ impl Programs for App {
         unreachable!("there are no commands")
     }
 
+    fn patience(&self) -> Duration {
+        Duration::ZERO
+    }
+
     fn ended(&self, _: &str) -> Result<Option<Option<Ended>>, Error> {
         Ok(None)
     }

@@ -171,7 +171,19 @@ fn an_end_is_news_once() {
     assert_eq!(said, [(true, failed.to_owned())]);
     assert_eq!(news(&after, &after).count(), 0);
     assert_eq!(news(&[], &before).count(), 0);
-    let well = shown(&[ran("a", "e", 0, "Succeeded")]);
+    // One that was not known to run, and one of a revision that came back.
+    let at = |second: u32| json!(format!("2026-01-01T00:00:{second:02}Z"));
+    let mut first = ran("a", "d", 0, "Succeeded");
+    first["started"] = at(1);
+    let mut second = ran("a", "e", 0, "Succeeded");
+    second["started"] = at(2);
+    let (first, second) = (shown(&[first]), shown(&[second]));
+    assert_eq!(news(&first, &second).count(), 1);
+    assert_eq!(news(&second, &first).count(), 0);
+    assert_eq!(news(&[], &first).count(), 1);
+    let mut well = ran("a", "e", 0, "Succeeded");
+    well["started"] = at(1);
+    let well = shown(&[well]);
     let said: Vec<_> = news(&after, &well).collect();
     let succeeded = "command run-0 of NodeConfig name-a: Succeeded";
     assert_eq!(said, [(false, succeeded.to_owned())]);
