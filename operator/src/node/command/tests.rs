@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::*;
 
-fn hello(commands: Value) -> Hello {
+fn hello(commands: &Value) -> Hello {
     serde_json::from_value(json!({
         "wire": 4, "node": "n", "version": "0.1.0", "blocks": [], "layers": [], "commands": commands,
     }))
@@ -43,7 +43,7 @@ fn layer_status(outcome: OutcomeStatus, in_force: &str) -> LayerStatus {
     .unwrap()
 }
 
-fn judged(outcome: OutcomeStatus, in_force: &str, commands: Value) -> (OutcomeStatus, String) {
+fn judged(outcome: OutcomeStatus, in_force: &str, commands: &Value) -> (OutcomeStatus, String) {
     let mut status = NodeStateStatus {
         layers: vec![layer_status(outcome, in_force)],
         ..NodeStateStatus::default()
@@ -106,12 +106,12 @@ fn a_layer_is_there_when_its_commands_have_ended_well() {
         (Failed, of("Failed", "Skipped"), Failed, "said"),
     ] {
         assert_eq!(
-            judged(outcome, "d", commands.clone()),
+            judged(outcome, "d", &commands),
             (expected, message.to_owned()),
             "{commands}"
         );
     }
-    let other = judged(Applied, "e", of("Failed", "Skipped"));
+    let other = judged(Applied, "e", &of("Failed", "Skipped"));
     assert_eq!(other, (Applied, "said".to_owned()));
 }
 
@@ -125,16 +125,16 @@ fn an_agent_that_knows_of_no_commands_is_told_again() {
         )
         .unwrap()
     };
-    let known = |count: usize, commands: Value, in_force: &str| {
+    let known = |count: usize, commands: &Value, in_force: &str| {
         are_known(&expected(&push(count)), &report(in_force), &hello(commands))
     };
     let one = json!([ran("a", "d", 0, "Running")]);
-    assert!(known(0, json!([]), "d"));
-    assert!(known(1, one.clone(), "d"));
-    assert!(!known(2, one.clone(), "d"));
-    assert!(!known(1, json!([ran("a", "e", 0, "Running")]), "d"));
+    assert!(known(0, &json!([]), "d"));
+    assert!(known(1, &one, "d"));
+    assert!(!known(2, &one, "d"));
+    assert!(!known(1, &json!([ran("a", "e", 0, "Running")]), "d"));
     // What is not in force runs nothing yet.
-    assert!(known(2, one, "e"));
+    assert!(known(2, &one, "e"));
 }
 
 #[test]
@@ -146,7 +146,7 @@ fn what_is_shown_is_bounded_and_masked() {
     command["milliseconds"] = json!(7);
     let mut status = NodeStateStatus::default();
     let many = vec![command; 200];
-    add(&mut status, &[], &hello(json!(many)));
+    add(&mut status, &[], &hello(&json!(many)));
     assert_eq!(status.commands.len(), COMMANDS_MAX);
     let all: usize = status.commands.iter().map(|one| one.output.len()).sum();
     assert!(all < OUTPUTS_MAX + COMMANDS_MAX * 50, "{all}");
@@ -161,7 +161,7 @@ fn what_is_shown_is_bounded_and_masked() {
 fn an_end_is_news_once() {
     let shown = |commands: &[Value]| {
         let mut status = NodeStateStatus::default();
-        add(&mut status, &[], &hello(json!(commands)));
+        add(&mut status, &[], &hello(&json!(commands)));
         status.commands
     };
     let before = shown(&[ran("a", "d", 0, "Running"), ran("a", "d", 1, "Waiting")]);
