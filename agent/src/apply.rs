@@ -226,6 +226,7 @@ impl Agent {
     /// Does a push, and says what it does. Another one waits until it is done.
     pub fn push(&self, push: &Push, say: &mut dyn FnMut(Event)) -> Report {
         let _turn = locked(&self.turn);
+        let before = self.commands();
         if let Err(error) = self.expect_commands(push) {
             // They are no part of what is known then, and are expected again with the next push.
             let error: &dyn std::error::Error = &error;
@@ -249,12 +250,7 @@ impl Agent {
             waker.wake();
         }
         self.wake_runner();
-        if push
-            .layers
-            .iter()
-            .any(|layer| layer.config.commands.is_some())
-        {
-            // What of theirs is said may be of another revision now.
+        if self.commands() != before {
             self.tell();
         }
         report

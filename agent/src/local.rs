@@ -124,6 +124,9 @@ fn done(agent: &Agent, push: &Push, absent: &[String], local: &Local) -> anyhow:
         !agent.is_interrupted(),
         "a change that was interrupted can't be taken back yet: mend what is said above, and try again"
     );
+    // What others that are in force ran before is shown, and no matter of this one's.
+    let own = |one: &CommandReport| push.layers.iter().any(|layer| layer.uid == one.uid);
+    let commands: Vec<_> = commands.into_iter().filter(own).collect();
     Ok(code(&report, &commands))
 }
 

@@ -60,6 +60,8 @@ impl Agent {
         }
         if news {
             next.forget(&in_force);
+            // Nothing is started by what an earlier push said, and another push is asked for.
+            *locked(&self.named) = None;
             self.store.save_commands(&next)?;
             *commands = next;
         }
@@ -175,9 +177,12 @@ impl Agent {
             return true;
         }
         let mut next = commands.clone();
+        let mut program = program.clone();
         next.set(which, |run| {
             run.outcome = CommandOutcome::Running;
             run.begun = Some(begun.clone());
+            // A push may have changed it since it was looked at.
+            program = run.program.clone();
         });
         if !self.keep(&mut commands, next) {
             return false;
@@ -185,7 +190,7 @@ impl Agent {
         drop(commands);
         let Which { owner, digest, .. } = which;
         tracing::info!(owner, digest, run = program.name, "a command is started");
-        if let Err(error) = programs.launch(&which.unit(), program) {
+        if let Err(error) = programs.launch(&which.unit(), &program) {
             let refused = matches!(error, units::Error::Refused { .. });
             if refused && matches!(programs.ended(&which.unit()), Ok(None)) {
                 let end = End::because(error.to_string());
@@ -197,7 +202,7 @@ impl Agent {
                 "whether a command is started is not known"
             );
         }
-        self.look_after(programs, which, program, &begun)
+        self.look_after(programs, which, &program, &begun)
     }
 
     /// Waits until a command is over that was started, and writes down how it ended.

@@ -5,6 +5,7 @@ use edict_core::wire::{CommandOutcome, CommandReport, Hello, Push, Report};
 use edict_crds::NodeStateStatus;
 use edict_crds::nodestate::{CommandStatus, LayerStatus, OutcomeStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::jiff::Timestamp;
 
 use super::compose::cut_to;
 
@@ -118,6 +119,11 @@ fn words(report: &CommandReport) -> String {
     }
 }
 
+/// As Kubernetes has times: what is compared with a status that was read is not to differ from it.
+fn to_the_second(at: Timestamp) -> Option<Time> {
+    Timestamp::from_second(at.as_second()).ok().map(Time)
+}
+
 fn shown(report: &CommandReport, share: usize) -> CommandStatus {
     let CommandReport {
         uid: _,
@@ -139,7 +145,7 @@ fn shown(report: &CommandReport, share: usize) -> CommandStatus {
         run: run.clone(),
         outcome: *outcome,
         exit_code: *exit_code,
-        started: started.map(Time),
+        started: started.and_then(to_the_second),
         milliseconds: milliseconds.map(|time| i64::try_from(time).unwrap_or(i64::MAX)),
         output: text::shorten(&text::mask(output), share),
         message: cut_to(&text::mask(message), MESSAGE_MAX),

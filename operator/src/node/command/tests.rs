@@ -144,6 +144,7 @@ fn what_is_shown_is_bounded_and_masked() {
     command["message"] = json!("https://user:word@host ".repeat(100));
     command["exitCode"] = json!(3);
     command["milliseconds"] = json!(7);
+    command["started"] = json!("2026-01-01T00:00:01.123456789Z");
     let mut status = NodeStateStatus::default();
     let many = vec![command; 200];
     add(&mut status, &[], &hello(&json!(many)));
@@ -154,6 +155,9 @@ fn what_is_shown_is_bounded_and_masked() {
     assert!(!first.output.contains("word") && !first.message.contains("word"));
     assert_eq!((first.exit_code, first.milliseconds), (Some(3), Some(7)));
     assert_eq!(first.owner, "name-a");
+    // What is read back is the same.
+    let read: CommandStatus = serde_json::from_value(json!(first)).unwrap();
+    assert_eq!(read, *first);
     assert_eq!(first.message.chars().count(), MESSAGE_MAX + 1);
 }
 
