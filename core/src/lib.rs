@@ -7,6 +7,7 @@
 //! ```text
 //! Config --guard--> [Violation]        what is refused, and why
 //! Config --render-> [Resource]         the instruction set of a host: File, Keys, Unit
+//! Config --programs-> [Program]        what is run on a host, by the catalogue
 //! [Layer] --resolve-> Resolution       one owner for each file or key, and the conflicts
 //! ```
 
