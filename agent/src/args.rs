@@ -70,8 +70,8 @@ pub struct Manifests {
     #[command(flatten)]
     pub local: Local,
     /// YAML or JSON with NodeConfigs, and the ConfigMaps and Secrets that they refer to; a Fleet in
-    /// them says which paths are allowed. "-" is the standard input. Names tell NodeConfigs apart. Targets are not looked at: all of
-    /// it is for this host.
+    /// them says which paths are allowed, and which commands. "-" is the standard input. Names tell
+    /// NodeConfigs apart. Targets are not looked at: all of it is for this host.
     #[arg(required = true, value_name = "FILE")]
     pub files: Vec<PathBuf>,
 }

@@ -140,8 +140,8 @@ impl Commands {
     /// Makes known what a revision runs, by what the catalogue says now: of what was begun nothing changes
     /// any more. Whether that is news.
     pub fn expect(&mut self, uid: &str, name: &str, digest: &str, programs: Vec<Program>) -> bool {
-        let known = |one: &&mut Revision| one.uid == uid && one.digest == digest;
-        if let Some(revision) = self.revisions.iter_mut().find(known) {
+        let mut revisions = self.revisions.iter_mut();
+        if let Some(revision) = revisions.find(|revision| revision.is(uid, digest)) {
             let mut news = false;
             for (run, program) in revision.runs.iter_mut().zip(programs) {
                 if run.outcome == CommandOutcome::Waiting && run.program != program {
@@ -180,7 +180,7 @@ impl Commands {
 
     fn revision(&self, uid: &str, digest: &str) -> Option<&Revision> {
         let mut revisions = self.revisions.iter();
-        revisions.find(|revision| revision.uid == uid && revision.digest == digest)
+        revisions.find(|revision| revision.is(uid, digest))
     }
 
     /// What is to be looked after next: what was begun and is not over, whatever is in force; then what
@@ -205,7 +205,7 @@ impl Commands {
     /// Changes what is known of a command. Where it came to nothing, those behind it are skipped.
     pub fn set(&mut self, which: &Which, change: impl FnOnce(&mut Run)) {
         let mut revisions = self.revisions.iter_mut();
-        let revision = revisions.find(|one| one.uid == which.uid && one.digest == which.digest);
+        let revision = revisions.find(|revision| revision.is(&which.uid, &which.digest));
         let Some(runs) = revision.map(|revision| &mut revision.runs) else {
             return;
         };
@@ -213,7 +213,7 @@ impl Commands {
             return;
         };
         change(run);
-        let failed = run.outcome.is_over() && run.outcome != CommandOutcome::Succeeded;
+        let failed = run.outcome.has_failed();
         let name = run.program.name.clone();
         let behind = runs.iter_mut().skip(which.index + 1);
         for run in behind.filter(|run| failed && run.outcome == CommandOutcome::Waiting) {
@@ -282,6 +282,10 @@ impl Commands {
 }
 
 impl Revision {
+    fn is(&self, uid: &str, digest: &str) -> bool {
+        self.uid == uid && self.digest == digest
+    }
+
     fn which(&self, index: usize) -> Which {
         Which {
             uid: self.uid.clone(),

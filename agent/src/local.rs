@@ -20,7 +20,7 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use edict_core::guard::Policy;
-use edict_core::wire::{CommandOutcome, CommandReport, Push, Release, Report};
+use edict_core::wire::{CommandReport, Push, Release, Report};
 
 use crate::apply::Agent;
 use crate::args::{Local, Manifests, Restore};
@@ -131,8 +131,7 @@ fn done(agent: &Agent, push: &Push, absent: &[String], local: &Local) -> anyhow:
 }
 
 fn code(report: &Report, commands: &[CommandReport]) -> ExitCode {
-    let failed =
-        |one: &CommandReport| one.outcome.is_over() && one.outcome != CommandOutcome::Succeeded;
+    let failed = |one: &CommandReport| one.outcome.has_failed();
     if report.is_settled() && !commands.iter().any(failed) {
         ExitCode::SUCCESS
     } else {

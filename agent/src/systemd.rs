@@ -5,7 +5,6 @@ mod program;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::io::Read as _;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc};
@@ -19,7 +18,7 @@ use rustbus::connection::ll_conn::{DuplexConn, force_finish_on_error};
 use rustbus::message_builder::{MarshalledMessage, MessageBuilder, MessageType};
 use rustbus::wire::ObjectPath;
 use rustbus::wire::unmarshal::traits::Variant;
-use rustbus::{Marshal, RpcConn, Signature, Unmarshal};
+use rustbus::{RpcConn, Unmarshal};
 
 use crate::units::{Active, Error, Load, Manager, Mark, Shown, Units};
 
@@ -91,6 +90,13 @@ impl Systemd {
         Connection::open(&self.socket)
     }
 
+    /// What was said just now may be on its way yet. A journal that can't say so is read all the same.
+    fn sync_journal(&self, unit: &str) {
+        if let Err(error) = self.run(unit, &[JOURNALCTL, "--sync"], JOURNAL, false, OUTPUT_MAX) {
+            tracing::debug!(%error, "the journal is not told to keep up");
+        }
+    }
+
     fn last_lines(&self, which: &str) -> Result<Vec<String>, Error> {
         let name = format!("edict-journal-{}.service", std::process::id());
         let lines = format!("--lines={LINES}");
@@ -99,53 +105,6 @@ impl Systemd {
         let said = self.run(&name, &argv, JOURNAL, true, OUTPUT_MAX)?;
         let said = String::from_utf8_lossy(&said);
         Ok(said.lines().map(ToOwned::to_owned).collect())
-    }
-
-    /// Runs a program on the host, as a unit of its own, and gives what it says. Where it is not `strict`
-    /// its exit code says nothing. It is ended where it says more than `most` bytes.
-    fn run(
-        &self,
-        unit: &str,
-        argv: &[&str],
-        within: Duration,
-        strict: bool,
-        most: u64,
-    ) -> Result<Vec<u8>, Error> {
-        let broken = |error: std::io::Error| Error::Unreachable(error.to_string());
-        let output = self.scratch().map_err(broken)?.join(unit);
-        let mut connection = self.connect()?;
-        let argv: Vec<String> = argv.iter().map(ToString::to_string).collect();
-        let exec = Value::exec(&argv, !strict);
-        let micros = u64::try_from(within.as_micros()).unwrap_or(u64::MAX);
-        let properties = vec![
-            ("Type".to_owned(), Value::Text("oneshot".to_owned())),
-            ("ExecStart".to_owned(), exec),
-            ("TimeoutStartUSec".to_owned(), Value::Number(micros)),
-            (
-                "StandardOutputFileToTruncate".to_owned(),
-                Value::Text(output.display().to_string()),
-            ),
-            ("LimitFSIZE".to_owned(), Value::Number(most)),
-            (
-                "CollectMode".to_owned(),
-                Value::Text("inactive-or-failed".to_owned()),
-            ),
-        ];
-        let doing = format!("run {unit}");
-        let mut call = manager("StartTransientUnit");
-        let none: Vec<(String, Vec<(String, Value)>)> = Vec::new();
-        call.body
-            .push_param4(unit, "replace", properties, none)
-            .map_err(|error| garbled(&error))?;
-        let said = connection.job(&doing, call);
-        let content = fs::File::open(&output).and_then(|file| {
-            let mut content = Vec::new();
-            file.take(most).read_to_end(&mut content).map(|_| content)
-        });
-        let content = content.map_err(broken);
-        let _ = fs::remove_file(&output);
-        said?;
-        content
     }
 }
 
@@ -168,11 +127,8 @@ impl Units for Systemd {
             Action::Restart => "RestartUnit",
         };
         let mut connection = self.connect()?;
-        // A unit that has failed too often is not started again otherwise; one that has not, or is
-        // not there, makes no difference.
-        let mut reset = manager("ResetFailedUnit");
-        push(&mut reset, unit)?;
-        let _ = connection.call("reset", &mut reset, ANSWER);
+        // A unit that has failed too often is not started again otherwise.
+        connection.reset(unit)?;
         let mut call = manager(method);
         push(&mut call, unit)?;
         push(&mut call, "replace")?;
@@ -239,11 +195,8 @@ impl Units for Systemd {
     fn journal(&self, unit: &str) -> Vec<String> {
         // Before anything else: systemd may start it once more meanwhile.
         let shown = self.show(unit).ok().map(|shown| shown.mark.invocation);
-        // What was said just now may be on its way yet. A journal that can't say so is read all the same.
         let name = format!("edict-journal-{}.service", std::process::id());
-        if let Err(error) = self.run(&name, &[JOURNALCTL, "--sync"], JOURNAL, false, OUTPUT_MAX) {
-            tracing::debug!(%error, "the journal is not told to keep up");
-        }
+        self.sync_journal(&name);
         // What its own processes said in this run says more than what systemd says of them.
         let run = shown.filter(|invocation| !invocation.is_empty());
         let run = run.map(|invocation| format!("_SYSTEMD_INVOCATION_ID={invocation}"));
@@ -284,28 +237,6 @@ fn values(said: &str) -> BTreeMap<String, String> {
         }
     }
     values
-}
-
-/// A value of a unit's property.
-#[derive(Marshal, Signature)]
-enum Value {
-    Text(String),
-    Number(u64),
-    Count(u32),
-    Flag(bool),
-    Words(Vec<String>),
-    /// Path, argv, whether a failure is none.
-    Exec(Vec<(String, Vec<String>, bool)>),
-}
-
-impl Value {
-    /// What is executed, as it is written: in arguments, unlike in a path, systemd has values of its own
-    /// environment stand for $NAME and ${NAME}, and $ for $$. Source: systemd.service(5), command lines.
-    fn exec(argv: &[String], forgiving: bool) -> Self {
-        let path = argv.first().cloned().unwrap_or_default();
-        let escaped = argv.iter().map(|argument| argument.replace('$', "$$"));
-        Self::Exec(vec![(path, escaped.collect(), forgiving)])
-    }
 }
 
 struct Connection(RpcConn);
@@ -422,11 +353,23 @@ impl Connection {
         }
     }
 
-    fn show(&mut self, unit: &str) -> Result<Shown, Error> {
+    /// Where systemd has a unit, also one that there is not.
+    fn load(&mut self, unit: &str) -> Result<ObjectPath<String>, Error> {
         let mut load = manager("LoadUnit");
         push(&mut load, unit)?;
-        let answer = self.call(&format!("load {unit}"), &mut load, ANSWER)?;
-        let path: ObjectPath<String> = read(&answer)?;
+        read(&self.call(&format!("load {unit}"), &mut load, ANSWER)?)
+    }
+
+    /// Forgets that a unit has failed; one that has not, or is not there, makes no difference.
+    fn reset(&mut self, unit: &str) -> Result<(), Error> {
+        let mut reset = manager("ResetFailedUnit");
+        push(&mut reset, unit)?;
+        let _ = self.call("reset", &mut reset, ANSWER);
+        Ok(())
+    }
+
+    fn show(&mut self, unit: &str) -> Result<Shown, Error> {
+        let path = self.load(unit)?;
         let path = path.as_ref();
         let load: String = self.property(path, UNIT, "LoadState")?;
         let active: String = self.property(path, UNIT, "ActiveState")?;

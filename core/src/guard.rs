@@ -70,11 +70,12 @@ impl Policy {
     /// As much of it as matters for those that run these commands.
     #[must_use]
     pub fn with_commands_of(&self, names: &[&str]) -> Self {
-        let mut policy = self.clone();
-        policy
-            .commands
-            .retain(|command| names.contains(&&*command.name));
-        policy
+        let named = |command: &&Command| names.contains(&&*command.name);
+        Self {
+            allowed: self.allowed.clone(),
+            protected: self.protected.clone(),
+            commands: self.commands.iter().filter(named).cloned().collect(),
+        }
     }
 }
 

@@ -113,7 +113,7 @@ pub enum DeletionPolicy {
 /// Whether programs on the node are restarted where that is what it takes until a change is in force.
 /// Allowed (the default) restarts them; Never leaves that to somebody else, and the status says
 /// PendingRestart with the units that wait. A NodeConfig's reloads, which disturb nobody, are done in
-/// any case; a Fleet's Never keeps systemd out of the agents' reach, so they reload nothing either.
+/// any case; with a Fleet's Never agents tell systemd of no change, so they reload nothing either.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Restarts {
     /// Units are restarted where that is needed.

@@ -5,25 +5,20 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use e2e::host::manifest;
-use e2e::install::NAMESPACE;
 use e2e::nodeconfig::{event, named, role};
 use e2e::settings::Settings;
 use e2e::wait::{self, Seen};
-use e2e::{Context, Draft, Host, Node, status};
+use e2e::{Context, Draft, Host, Node, agent, status};
 use edict_core::wire::CommandOutcome;
 use edict_crds::nodeconfig::State;
 use edict_crds::nodestate::CommandStatus;
 use edict_crds::{Fleet, NodeConfigStatus, NodeState, Role, Target};
-use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::jiff::Timestamp;
-use kube::api::{DeleteParams, ListParams};
-use kube::{Api, ResourceExt};
+use kube::Api;
 use serde_json::{Value, json};
 
 /// Commands are run at once, one after the other; a busy machine gets time.
 const ENDED: Duration = Duration::from_mins(2);
-/// The pods of agents.
-const AGENTS: &str = "app.kubernetes.io/name=edict-agent";
 
 /// How long a command may be on its way.
 const LONG: Duration = Duration::from_mins(1);
@@ -264,11 +259,6 @@ fn commands_of(name: &str, target: Target, commands: &Value) -> Draft {
     Draft::new(name, target).block("commands", commands)
 }
 
-async fn main_pid(node: &Node, unit: &str) -> Result<String> {
-    node.run(&["systemctl", "show", "--property=MainPID", unit])
-        .await
-}
-
 /// Applies it, and waits until it stands so.
 async fn reaches(ctx: &Context, draft: &Draft, state: State) -> Result<NodeConfigStatus> {
     draft.apply(ctx).await?;
@@ -315,7 +305,7 @@ async fn masters_and_workers_run_what_the_fleet_ships() -> Result<()> {
         // The kubelet of each worker is another process afterwards, once.
         let mut before = Vec::new();
         for worker in &workers {
-            before.push(main_pid(worker, "kubelet.service").await?);
+            before.push(worker.process("kubelet.service").await?);
         }
         let restart = commands_of(
             "command-workers",
@@ -325,7 +315,7 @@ async fn masters_and_workers_run_what_the_fleet_ships() -> Result<()> {
         reaches(&ctx, &restart, State::Applied).await?;
         let mut after = Vec::new();
         for (worker, before) in workers.iter().zip(&before) {
-            let pid = main_pid(worker, "kubelet.service").await?;
+            let pid = worker.process("kubelet.service").await?;
             ensure!(pid != *before, "{}: {pid}", worker.name);
             after.push(pid);
         }
@@ -336,7 +326,7 @@ async fn masters_and_workers_run_what_the_fleet_ships() -> Result<()> {
         reaches(&ctx, &lower, State::Applied).await?;
         restart_agents(&ctx, &workers).await?;
         for (worker, after) in workers.iter().zip(&after) {
-            let pid = main_pid(worker, "kubelet.service").await?;
+            let pid = worker.process("kubelet.service").await?;
             ensure!(pid == *after, "{}: {pid}", worker.name);
         }
 
@@ -370,28 +360,8 @@ async fn masters_and_workers_run_what_the_fleet_ships() -> Result<()> {
 
 /// Has the agents of these nodes replaced, and waits until the new ones answer.
 async fn restart_agents(ctx: &Context, nodes: &[Node]) -> Result<()> {
-    let pods: Api<Pod> = Api::namespaced(ctx.client.clone(), NAMESPACE);
     for node in nodes {
-        let of = format!("spec.nodeName={}", node.name);
-        let params = ListParams::default().labels(AGENTS).fields(&of);
-        let before = pods.list(&params).await?.items;
-        for pod in &before {
-            pods.delete(&pod.name_any(), &DeleteParams::default())
-                .await?;
-        }
-        wait::until("another agent", ENDED, async || {
-            let now = pods.list(&params).await?.items;
-            let ready = |pod: &Pod| {
-                let conditions = pod.status.iter().flat_map(|status| &status.conditions);
-                let mut conditions = conditions.flatten();
-                conditions.any(|one| one.type_ == "Ready" && one.status == "True")
-            };
-            let new = |pod: &Pod| !before.iter().any(|old| old.uid() == pod.uid());
-            let there = now.len() == 1 && now.iter().all(|pod| new(pod) && ready(pod));
-            let names: Vec<_> = now.iter().map(ResourceExt::name_any).collect();
-            Ok(Seen::when(there, names))
-        })
-        .await?;
+        agent::replace(&ctx.client, &node.name).await?;
     }
     ctx.ready(nodes).await
 }

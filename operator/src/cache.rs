@@ -231,7 +231,7 @@ impl Cache {
             .find(|fleet| edict_crds::name(fleet) == edict_crds::fleet::NAME)
     }
 
-    /// Where `NodeConfig`s may write, as the Fleet says.
+    /// What `NodeConfig`s may do, as the Fleet says.
     pub fn policy(&self) -> Policy {
         let fleet = self.fleet();
         fleet.map_or_else(Policy::default, |fleet| fleet.spec.policy())

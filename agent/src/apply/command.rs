@@ -240,6 +240,7 @@ impl Agent {
                     tracing::warn!(unit, error, "a command can't be asked about");
                 }
             }
+            // systemd tells the end only of what was begun on the same connection, which another agent had.
             thread::sleep(pause);
             pause = (pause * 2).min(SELDOM);
         };

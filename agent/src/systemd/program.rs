@@ -1,13 +1,17 @@
-//! Programs that run on the host as units of their own, and outlive whoever started them.
+//! Programs that run on the host as units of their own: those that somebody waits for, and those that
+//! outlive whoever started them.
 
 use std::fs;
+use std::io::Read as _;
 use std::time::Duration;
 
 use edict_core::catalogue::Program;
+use rustbus::message_builder::MarshalledMessage;
 use rustbus::wire::ObjectPath;
+use rustbus::{Marshal, Signature};
 
-use super::{ANSWER, Connection, JOURNAL, JOURNALCTL, SERVICE, Systemd, UNIT, Value};
-use super::{garbled, hex, manager, push, read};
+use super::{ANSWER, Connection, JOURNAL, JOURNALCTL, SERVICE, Systemd, UNIT};
+use super::{garbled, hex, manager, push};
 use crate::units::{Ended, Error, Programs};
 
 /// Names this run of the host. Source: proc(5).
@@ -36,32 +40,25 @@ impl Programs for Systemd {
     }
 
     fn launch(&self, unit: &str, program: &Program) -> Result<(), Error> {
-        let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
-        let text = |text: &str| Value::Text(text.to_owned());
         let within = Duration::from_secs(program.timeout_seconds.into());
-        let properties: Vec<(String, Value)> = [
+        let memory = u64::from(program.memory_mib) * 1024 * 1024;
+        let properties = [
             (
                 "Description",
-                text(&format!("Edict command {}", program.name)),
+                Value::text(&format!("Edict command {}", program.name)),
             ),
-            ("Type", text("oneshot")),
+            ("Type", Value::text("oneshot")),
             // Whoever comes later finds how it ended.
             ("RemainAfterExit", Value::Flag(true)),
             ("ExecStart", Value::exec(&program.argv, false)),
-            ("TimeoutStartUSec", Value::Number(micros(within))),
-            ("TimeoutStopUSec", Value::Number(micros(STOP))),
-            (
-                "MemoryMax",
-                Value::Number(u64::from(program.memory_mib) * 1024 * 1024),
-            ),
+            ("TimeoutStartUSec", Value::time(within)),
+            ("TimeoutStopUSec", Value::time(STOP)),
+            ("MemoryMax", Value::Number(memory)),
             ("TasksMax", Value::Number(program.tasks.into())),
             // In the journal it is bounded by what the host gives that, and outlives the agent.
-            ("StandardOutput", text("journal")),
-            ("StandardError", text("journal")),
-            (
-                "LogRateLimitIntervalUSec",
-                Value::Number(micros(BURST_WITHIN)),
-            ),
+            ("StandardOutput", Value::text("journal")),
+            ("StandardError", Value::text("journal")),
+            ("LogRateLimitIntervalUSec", Value::time(BURST_WITHIN)),
             ("LogRateLimitBurst", Value::Count(BURST)),
             // Who finds that it speaks to the journal may do so past its own output, and is not
             // known there any more once it has ended.
@@ -69,15 +66,8 @@ impl Programs for Systemd {
                 "UnsetEnvironment",
                 Value::Words(vec!["JOURNAL_STREAM".to_owned()]),
             ),
-        ]
-        .into_iter()
-        .map(|(name, value)| (name.to_owned(), value))
-        .collect();
-        let mut call = manager("StartTransientUnit");
-        let none: Vec<(String, Vec<(String, Value)>)> = Vec::new();
-        call.body
-            .push_param4(unit, "fail", properties, none)
-            .map_err(|error| garbled(&error))?;
+        ];
+        let mut call = transient(unit, "fail", properties)?;
         let mut connection = self.connect()?;
         connection.call(&format!("start {}", program.name), &mut call, ANSWER)?;
         Ok(())
@@ -89,10 +79,7 @@ impl Programs for Systemd {
 
     fn ended(&self, unit: &str) -> Result<Option<Option<Ended>>, Error> {
         let mut connection = self.connect()?;
-        let mut load = manager("LoadUnit");
-        push(&mut load, unit)?;
-        let answer = connection.call(&format!("load {unit}"), &mut load, ANSWER)?;
-        let path: ObjectPath<String> = read(&answer)?;
+        let path = connection.load(unit)?;
         let path = path.as_ref();
         if connection.property::<String>(path, UNIT, "LoadState")? == "not-found" {
             return Ok(None);
@@ -110,11 +97,8 @@ impl Programs for Systemd {
     }
 
     fn said(&self, ended: &Ended) -> Result<Vec<u8>, Error> {
-        // What was said just now may be on its way yet.
         let name = format!("edict-output-{}.service", std::process::id());
-        if let Err(error) = self.run(&name, &[JOURNALCTL, "--sync"], JOURNAL, false, HEAD_MAX) {
-            tracing::debug!(%error, "the journal is not told to keep up");
-        }
+        self.sync_journal(&name);
         let which = format!("_SYSTEMD_INVOCATION_ID={}", ended.invocation);
         let read = |lines: &[&str], most: u64| {
             let argv = [JOURNALCTL, "--no-pager", "--quiet", "--all", "--output=cat"];
@@ -142,7 +126,16 @@ impl Programs for Systemd {
     }
 
     fn discard(&self, unit: &str) {
-        if let Err(error) = self.forget(unit) {
+        let discarded = self.connect().and_then(|mut connection| {
+            connection.reset(unit)?;
+            let mut stop = manager("StopUnit");
+            push(&mut stop, unit)?;
+            push(&mut stop, "replace")?;
+            // One that had failed is gone once it is reset.
+            let _ = connection.call(&format!("stop {unit}"), &mut stop, ANSWER);
+            Ok(())
+        });
+        if let Err(error) = discarded {
             let error: &dyn std::error::Error = &error;
             tracing::warn!(error, unit, "systemd keeps a unit that is over");
         }
@@ -154,18 +147,89 @@ fn count(said: &[u8]) -> usize {
 }
 
 impl Systemd {
-    fn forget(&self, unit: &str) -> Result<(), Error> {
+    /// Runs a program on the host, as a unit of its own, and gives what it says. Where it is not `strict`
+    /// its exit code says nothing. It is ended where it says more than `most` bytes.
+    pub(super) fn run(
+        &self,
+        unit: &str,
+        argv: &[&str],
+        within: Duration,
+        strict: bool,
+        most: u64,
+    ) -> Result<Vec<u8>, Error> {
+        let broken = |error: std::io::Error| Error::Unreachable(error.to_string());
+        let output = self.scratch().map_err(broken)?.join(unit);
         let mut connection = self.connect()?;
-        let mut reset = manager("ResetFailedUnit");
-        push(&mut reset, unit)?;
-        // Only one that has failed can be reset.
-        let _ = connection.call(&format!("reset {unit}"), &mut reset, ANSWER);
-        let mut stop = manager("StopUnit");
-        push(&mut stop, unit)?;
-        push(&mut stop, "replace")?;
-        let _ = connection.call(&format!("stop {unit}"), &mut stop, ANSWER);
-        Ok(())
+        let argv: Vec<String> = argv.iter().map(ToString::to_string).collect();
+        let exec = Value::exec(&argv, !strict);
+        let output_file = Value::text(&output.display().to_string());
+        let properties = [
+            ("Type", Value::text("oneshot")),
+            ("ExecStart", exec),
+            ("TimeoutStartUSec", Value::time(within)),
+            ("StandardOutputFileToTruncate", output_file),
+            ("LimitFSIZE", Value::Number(most)),
+            ("CollectMode", Value::text("inactive-or-failed")),
+        ];
+        let doing = format!("run {unit}");
+        let call = transient(unit, "replace", properties)?;
+        let said = connection.job(&doing, call);
+        let content = fs::File::open(&output).and_then(|file| {
+            let mut content = Vec::new();
+            file.take(most).read_to_end(&mut content).map(|_| content)
+        });
+        let content = content.map_err(broken);
+        let _ = fs::remove_file(&output);
+        said?;
+        content
     }
+}
+
+/// A value of a unit's property.
+#[derive(Marshal, Signature)]
+enum Value {
+    Text(String),
+    Number(u64),
+    Count(u32),
+    Flag(bool),
+    Words(Vec<String>),
+    /// Path, argv, whether a failure is none.
+    Exec(Vec<(String, Vec<String>, bool)>),
+}
+
+impl Value {
+    fn text(text: &str) -> Self {
+        Self::Text(text.to_owned())
+    }
+
+    /// In microseconds, as all times of systemd are.
+    fn time(time: Duration) -> Self {
+        Self::Number(u64::try_from(time.as_micros()).unwrap_or(u64::MAX))
+    }
+
+    /// What is executed, as it is written: in arguments, unlike in a path, systemd has values of its own
+    /// environment stand for $NAME and ${NAME}, and $ for $$. Source: systemd.service(5), command lines.
+    fn exec(argv: &[String], forgiving: bool) -> Self {
+        let path = argv.first().cloned().unwrap_or_default();
+        let escaped = argv.iter().map(|argument| argument.replace('$', "$$"));
+        Self::Exec(vec![(path, escaped.collect(), forgiving)])
+    }
+}
+
+/// The call that starts a unit that is in no file. `mode` says what becomes of a job that it has already.
+fn transient<const N: usize>(
+    unit: &str,
+    mode: &str,
+    properties: [(&str, Value); N],
+) -> Result<MarshalledMessage, Error> {
+    let owned = |(name, value): (&str, Value)| (name.to_owned(), value);
+    let properties: Vec<(String, Value)> = properties.into_iter().map(owned).collect();
+    let none: Vec<(String, Vec<(String, Value)>)> = Vec::new();
+    let mut call = manager("StartTransientUnit");
+    call.body
+        .push_param4(unit, mode, properties, none)
+        .map_err(|error| garbled(&error))?;
+    Ok(call)
 }
 
 /// The codes of a process that has exited by itself, and of one that a signal ended. Source: the kernel's

@@ -61,4 +61,9 @@ impl CommandOutcome {
     pub fn is_over(self) -> bool {
         !matches!(self, Self::Waiting | Self::Running)
     }
+
+    /// Whether it came to nothing.
+    pub fn has_failed(self) -> bool {
+        self.is_over() && self != Self::Succeeded
+    }
 }

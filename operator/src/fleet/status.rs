@@ -48,7 +48,9 @@ pub fn installed(
         }
         State::Progressing
     };
-    if let Some(violation) = catalogue::check(&fleet.spec.policy().commands).first() {
+    if let Some(violation) =
+        catalogue::check(fleet.spec.commands.as_deref().unwrap_or_default()).first()
+    {
         message = format!("{message}; spec.{violation}");
     }
     FleetStatus {

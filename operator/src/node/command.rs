@@ -105,11 +105,7 @@ fn judge(layer: &mut LayerStatus, expected: &Expected, hello: &Hello) {
 
 /// Whether it is what went wrong, and not only what was held up by that.
 fn came_to_nothing(report: &CommandReport) -> bool {
-    report.outcome.is_over()
-        && !matches!(
-            report.outcome,
-            CommandOutcome::Succeeded | CommandOutcome::Skipped
-        )
+    report.outcome.has_failed() && report.outcome != CommandOutcome::Skipped
 }
 
 fn words(report: &CommandReport) -> String {
