@@ -29,6 +29,7 @@ mod setting;
 mod transact;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{self, Thread};
 
@@ -54,6 +55,8 @@ pub struct Agent {
     host: Live,
     /// Who tells units that what they read has changed.
     manager: Manager,
+    /// The host's own address, for probes.
+    address: IpAddr,
     store: Store,
     /// Held by the push that is being done.
     turn: Mutex<()>,
@@ -79,14 +82,19 @@ pub struct Agent {
 }
 
 impl Agent {
-    /// The agent of `node`. Finishes what an agent before it left half done.
+    /// The agent of `node`. Finishes what an agent before it left half done. `address` is where what runs on
+    /// the host is found: the node's own address from the network of a pod.
     pub fn open(
         node: String,
         host: impl Host,
         manager: Manager,
         store: Store,
+        address: IpAddr,
     ) -> Result<Self, state::Error> {
-        let agent = Self::idle(node, host, manager, store)?;
+        let agent = Self {
+            address,
+            ..Self::idle(node, host, manager, store)?
+        };
         agent.tidy();
         let mut round = Round::new(&agent, Policy::default(), wire::VERSION);
         if let Err(error) = round.recover() {
@@ -114,6 +122,7 @@ impl Agent {
             node,
             host: Live::over(Box::new(host), manager.clone()),
             manager,
+            address: IpAddr::V4(Ipv4Addr::LOCALHOST),
             store,
             turn: Mutex::new(()),
             commands: Mutex::new(commands),

@@ -1,6 +1,6 @@
 //! The command line. Everything can be given in the environment as well.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
@@ -106,6 +106,10 @@ pub struct Serve {
     /// Leaves units alone as if systemd were out of reach, and only runs commands.
     #[arg(long, env = "EDICT_COMMANDS_ONLY")]
     pub commands_only: bool,
+    /// The node's own address, for probes; its loopback address, which is the agent's own where it runs in
+    /// a pod, if left out.
+    #[arg(long, env = "EDICT_ADDRESS")]
+    pub address: Option<IpAddr>,
     /// Folder with tls.crt, tls.key and ca.crt. Read anew for each connection.
     #[arg(long, env = "EDICT_TLS", default_value = "/etc/edict-tls")]
     pub tls: PathBuf,

@@ -14,6 +14,7 @@ mod output;
 
 use std::fs;
 use std::io::{self, Read as _};
+use std::net::Ipv4Addr;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -215,7 +216,13 @@ impl Place {
              that is not there yet"
         );
         let store = Store::open(&self.state).with_context(named)?;
-        Ok(Agent::open(HERE.to_owned(), host, self.manager(), store)?)
+        Ok(Agent::open(
+            HERE.to_owned(),
+            host,
+            self.manager(),
+            store,
+            Ipv4Addr::LOCALHOST.into(),
+        )?)
     }
 
     /// An agent that writes nothing, and what it needs for as long as it is there.

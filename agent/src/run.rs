@@ -49,6 +49,7 @@ fn serve(args: Serve) -> anyhow::Result<()> {
         state,
         systemd,
         commands_only,
+        address,
         tls,
         listen,
         log,
@@ -74,7 +75,8 @@ fn serve(args: Serve) -> anyhow::Result<()> {
     } else {
         manager
     };
-    let agent = Arc::new(Agent::open(node, host, manager, store)?);
+    let address = address.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
+    let agent = Arc::new(Agent::open(node, host, manager, store, address)?);
     agent.start_running().context("no commands can be run")?;
     watch::start(agent.clone(), etc).context("no changes can be watched")?;
     tokio::runtime::Builder::new_multi_thread()

@@ -15,6 +15,7 @@ pub mod limits;
 pub mod modules;
 mod notify;
 pub mod ntp;
+pub mod probes;
 pub mod proxy;
 pub mod sysctl;
 pub mod units;
@@ -42,6 +43,7 @@ pub use limits::Limits;
 pub use modules::Modules;
 pub use notify::{Notify, NotifyAction};
 pub use ntp::Ntp;
+pub use probes::Probes;
 pub use proxy::{Proxy, ProxyUser};
 pub use sysctl::Sysctl;
 pub use units::Units;
@@ -82,6 +84,10 @@ pub struct Config {
     /// Time servers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ntp: Option<Ntp>,
+    // kubectl explain shows the type's own text.
+    /// What has to hold on a node once this is in force there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub probes: Option<Probes>,
     /// The proxy by which daemons of the node, and who logs in there, reach the world.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proxy: Option<Proxy>,
@@ -168,7 +174,8 @@ impl Config {
     pub fn known() -> Vec<String> {
         let blocks = Self::BLOCKS.into_iter();
         let fields = docker::FIELDS.into_iter().chain([files::NOTIFY]);
-        blocks.chain(fields).map(ToOwned::to_owned).collect()
+        let all = blocks.chain(fields).chain([probes::NAME]);
+        all.map(ToOwned::to_owned).collect()
     }
 
     /// What is said of a configuration without any block.
@@ -192,6 +199,8 @@ impl Config {
             limits,
             modules,
             ntp,
+            // Nothing that a host is to have.
+            probes: _,
             proxy,
             sysctl,
             units,
@@ -224,7 +233,8 @@ impl Config {
     /// from the start.
     pub fn needs(&self) -> impl Iterator<Item = &'static str> {
         let fields = self.blocks().flat_map(|(_, block)| block.fields());
-        self.block_names().chain(fields)
+        let probes = self.probes.iter().map(|_| probes::NAME);
+        self.block_names().chain(fields).chain(probes)
     }
 
     /// What this configuration refers to.
@@ -251,6 +261,9 @@ impl Config {
         let mut found = Findings::default();
         for (name, block) in self.blocks() {
             found.within(name, |found| block.check(policy, contents, found));
+        }
+        if let Some(probes) = &self.probes {
+            found.within(probes::NAME, |found| probes.check(found));
         }
         let total: usize = contents.0.values().map(|content| content.bytes.len()).sum();
         if total > REFERRED_MAX {
@@ -419,6 +432,7 @@ mod tests {
         let schema = serde_json::to_value(schemars::schema_for!(Config)).unwrap();
         let mut names: Vec<_> = schema["properties"].as_object().unwrap().keys().collect();
         names.sort();
+        names.retain(|name| *name != probes::NAME);
         assert_eq!(names, Config::BLOCKS);
         let full = Config {
             ca_certificates: Some(CaCertificates::default()),
@@ -431,6 +445,7 @@ mod tests {
             limits: Some(Limits::default()),
             modules: Some(Modules::default()),
             ntp: Some(Ntp::default()),
+            probes: Some(Probes::default()),
             proxy: Some(Proxy {
                 applies_to: Vec::new(),
                 http: None,

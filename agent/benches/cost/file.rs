@@ -7,6 +7,7 @@
 use std::fs::{self, File};
 use std::hint::black_box;
 use std::io::Write as _;
+use std::net::Ipv4Addr;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -33,7 +34,14 @@ fn agent(folder: &Path) -> Agent {
     fs::create_dir_all(&etc).unwrap();
     let host = Rooted::open(&etc, MountInfo::new(&etc).unwrap()).unwrap();
     let store = Store::open(&folder.join("state")).unwrap();
-    Agent::open("node".to_owned(), host, Manager::Offline, store).unwrap()
+    Agent::open(
+        "node".to_owned(),
+        host,
+        Manager::Offline,
+        store,
+        Ipv4Addr::LOCALHOST.into(),
+    )
+    .unwrap()
 }
 
 fn push(files: impl IntoIterator<Item = (String, String)>) -> Push {

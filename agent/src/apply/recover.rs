@@ -8,7 +8,7 @@ use edict_core::resource::Action;
 use super::activate::{Failure, Orders};
 use super::error::Error;
 use super::round::Round;
-use super::transact::{Way, put_back};
+use super::transact::{Way, probes, put_back};
 use crate::host::Host as _;
 use crate::plan::{Facts, plan};
 use crate::state::{Hold, Pending, State, Told, resolution};
@@ -119,7 +119,8 @@ impl Round<'_> {
             (Action::Reread | Action::Reload, _) | (_, None) => false,
             (Action::Restart, Some(mark)) => now.mark.shows(Action::Restart, mark),
         };
-        if let Err(failure) = orders.carry_out(manager, &told) {
+        let carried = orders.carry_out(manager, &told);
+        if let Err(failure) = carried.and_then(|()| self.probe(probes(&goal.layer, end))) {
             return Ok(Resumed::Failed(failure));
         }
         self.save(State {

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use edict_core::config::probes::Probe;
 use edict_core::layer::{DeletionPolicy, Restarts};
 use edict_core::resolve::Resolution;
 use edict_core::wire::{HOLDS, Written};
@@ -17,7 +18,9 @@ use crate::host::live::missing;
 use crate::host::{Found, Host as _, Seen, is_setting};
 use crate::ledger::{Ledger, Original};
 use crate::plan::{Facts, Plan, plan};
+use crate::probe;
 use crate::state::{self, Activating, Hold, Pending, State, Told, resolution};
+use crate::units::Manager;
 
 /// What a transaction did.
 #[derive(Default)]
@@ -264,9 +267,9 @@ impl Round<'_> {
     /// Tells units that their files have changed, once that is written down with the end that is
     /// meant, and ends there.
     fn bring_in(&mut self, uid: &str, end: &State, orders: &Orders) -> Result<(), Trouble> {
-        if let Some(units) = self.agent.manager.units()
-            && !orders.is_empty()
-        {
+        let probes = probes(uid, end);
+        let is_told = self.agent.manager.units().is_some() && !orders.is_empty();
+        if is_told || (!probes.is_empty() && self.probes()) {
             let told = Told {
                 layer: uid.to_owned(),
                 end: Box::new(State {
@@ -283,10 +286,35 @@ impl Round<'_> {
                 ..self.state.clone()
             };
             self.save(told).map_err(Trouble::State)?;
-            let told = orders.carry_out(units, &|_, _| false);
-            told.map_err(Trouble::Unit)?;
+            if let Some(units) = self.agent.manager.units() {
+                let told = orders.carry_out(units, &|_, _| false);
+                told.map_err(Trouble::Unit)?;
+            }
+            self.probe(probes).map_err(Trouble::Unit)?;
         }
         self.save(end.clone()).map_err(Trouble::State)
+    }
+
+    /// Whether anything can be probed: not in an image.
+    fn probes(&self) -> bool {
+        !matches!(self.agent.manager, Manager::Offline)
+    }
+
+    /// Has what a layer probes hold.
+    pub(super) fn probe(&self, probes: &[Probe]) -> Result<(), Failure> {
+        if !self.probes() {
+            return Ok(());
+        }
+        let units = self.agent.manager.units();
+        probe::hold(probes, self.agent.address, units).map_err(|failed| {
+            let probe::Failure { what, why, unit } = failed;
+            let journal = unit.zip(units).map(|(unit, units)| units.journal(&unit));
+            Failure {
+                unit: what,
+                what: format!("does not hold: {why}"),
+                lines: journal.unwrap_or_default(),
+            }
+        })
     }
 
     /// Ends with the files as they are now, and then tells units. It ends first: a restart that ends
@@ -357,6 +385,13 @@ impl Round<'_> {
         }
         Ok(originals)
     }
+}
+
+/// What the layer of this uid probes once it is in force.
+pub(super) fn probes<'a>(uid: &str, state: &'a State) -> &'a [Probe] {
+    let held = state.layers.get(uid);
+    let probes = held.and_then(|held| held.layer.config.probes.as_ref());
+    probes.map_or(&[], |probes| &probes.0)
 }
 
 /// The paths that two resolutions want to be different.

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -72,7 +73,14 @@ impl Scene {
         let store =
             unlocked(|| Store::open_on(Arc::clone(&recorder) as _, &base.join("state"))).unwrap();
         self.node.agent = Some(Arc::new(
-            Agent::open(NAME.into(), host, self.node.manager(), store).unwrap(),
+            Agent::open(
+                NAME.into(),
+                host,
+                self.node.manager(),
+                store,
+                Ipv4Addr::LOCALHOST.into(),
+            )
+            .unwrap(),
         ));
         recorder
     }

@@ -23,6 +23,7 @@ mod mounts;
 mod node;
 mod plan;
 mod power;
+mod probe;
 mod programs;
 mod refusals;
 mod server;

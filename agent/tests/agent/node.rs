@@ -1,6 +1,7 @@
 //! A node for tests: an `/etc` and a state folder in a temporary place, and an agent over them.
 
 use std::fs;
+use std::net::Ipv4Addr;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -93,7 +94,14 @@ impl Node {
     pub fn run(&mut self, host: impl Host) {
         self.agent = None;
         let store = unlocked(|| Store::open(&self.folder.path().join("state"))).unwrap();
-        let agent = Agent::open(NAME.into(), host, self.manager(), store).unwrap();
+        let agent = Agent::open(
+            NAME.into(),
+            host,
+            self.manager(),
+            store,
+            Ipv4Addr::LOCALHOST.into(),
+        )
+        .unwrap();
         self.agent = Some(Arc::new(agent));
     }
 

@@ -363,6 +363,18 @@ rules! {
         source: "Fleet, spec.commands",
         advice: "have the Fleet's spec.commands mended: its status says what is wrong there",
     }
+    PROBE "probe" {
+        stops: "probes of nothing, or of several things at once",
+        example: r#"config {"probes": [{}]}"#,
+        source: "Kubernetes API conventions, unions",
+        advice: "give exactly one of unit, tcp and http",
+    }
+    PROBE_PATH "probe-path" {
+        stops: "requests that are more than one",
+        example: r#"probe-path "/ HTTP/1.1\r\nHost: x""#,
+        source: "RFC 9112, 3.2; CWE-113",
+        advice: "begin with a slash, and write what is not visible ASCII in percent-encoding",
+    }
     LENGTH "length" {
         stops: "values longer than any honest one",
         example: "mirror-of 513",

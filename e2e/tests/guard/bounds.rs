@@ -52,6 +52,7 @@ const KINDS: &[&str] = &[
     "command-pattern",
     "command-path",
     "command-any",
+    "probe-path",
 ];
 
 /// What careless parsers go back over: the same piece without an end, open brackets, signs that

@@ -73,6 +73,7 @@ impl Objects<'_> {
         );
         let mut env = vec![
             json!({"name": "EDICT_NODE", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}}),
+            json!({"name": "EDICT_ADDRESS", "valueFrom": {"fieldRef": {"fieldPath": "status.hostIP"}}}),
             json!({"name": "EDICT_ETC", "value": "/host/etc"}),
             json!({"name": "EDICT_STATE", "value": STATE}),
             json!({"name": "EDICT_TLS", "value": "/run/edict/tls"}),

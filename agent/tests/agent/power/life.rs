@@ -1,5 +1,6 @@
 //! A life of a node: a revision, another one, and the way back; with every operation of it.
 
+use std::net::Ipv4Addr;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -98,7 +99,13 @@ pub fn open(
     let disk = || Arc::clone(disk) as _;
     let host = Rooted::open_on(disk(), &base.join("etc"), mounts.clone()).unwrap();
     let store = unlocked(|| Store::open_on(disk(), &base.join("state")))?;
-    Ok(Arc::new(Agent::open(NAME.into(), host, manager, store)?))
+    Ok(Arc::new(Agent::open(
+        NAME.into(),
+        host,
+        manager,
+        store,
+        Ipv4Addr::LOCALHOST.into(),
+    )?))
 }
 
 /// All of `/etc`, whatever folder stands for it.

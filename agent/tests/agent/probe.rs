@@ -1,0 +1,235 @@
+//! Probes: what does not hold has the node put back.
+
+use std::io::{Read as _, Write as _};
+use std::net::TcpListener;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::thread;
+use std::time::Duration;
+
+use edict_agent::units::Active;
+use edict_core::config::NotifyAction;
+use edict_core::layer::Layer;
+use edict_core::wire::{LayerReport, Outcome};
+use serde_json::{Value, json};
+
+use crate::node::{Node, Say as _, layer};
+use crate::services::Services;
+
+const FILE: &str = "/etc/edict/app";
+const UNIT: &str = "app.service";
+
+fn probing(probe: Value) -> Layer {
+    layer("a")
+        .file(FILE, "new\n")
+        .block("probes", json!([probe]))
+}
+
+/// What becomes of a node where this is probed: the file is there, or all is as it was.
+fn applied(node: &Node, probe: Value) -> LayerReport {
+    let report = node.push(&[&probing(probe)]).layers.remove(0);
+    assert_eq!(
+        node.exists(FILE),
+        report.outcome == Outcome::Applied,
+        "{report:?}"
+    );
+    assert_eq!(report.held, report.outcome == Outcome::Failed, "{report:?}");
+    report
+}
+
+/// Answers each request with this, and with each byte by itself where it is `slow`.
+fn server(answer: &'static str, slow: bool) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut request = [0; 4096];
+            let length = stream.read(&mut request).unwrap();
+            let request = String::from_utf8_lossy(&request[..length]).into_owned();
+            assert!(
+                request.starts_with("GET /healthz?full HTTP/1.1\r\nHost: 127.0.0.1:"),
+                "{request}"
+            );
+            assert!(request.ends_with("\r\n\r\n"), "{request}");
+            for piece in answer.as_bytes().chunks(if slow { 1 } else { 4096 }) {
+                let _ = stream.write_all(piece);
+            }
+        }
+    });
+    port
+}
+
+/// A port that nobody listens on.
+fn closed() -> u16 {
+    TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port()
+}
+
+#[test]
+fn a_port_is_listened_on_or_all_is_put_back() {
+    let node = Node::new();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let report = applied(&node, json!({"tcp": {"port": port}}));
+    assert_eq!(report.outcome, Outcome::Applied, "{report:?}");
+    drop(node);
+
+    let node = Node::new();
+    let port = closed();
+    let report = applied(&node, json!({"tcp": {"port": port}, "timeoutSeconds": 1}));
+    assert_eq!(
+        report.message.split("; held").next().unwrap(),
+        format!(
+            "the probe of 127.0.0.1:{port} does not hold: nobody listens there, for 1 s; what was changed is put back"
+        ),
+    );
+}
+
+#[test]
+fn what_takes_a_while_is_waited_for() {
+    let node = Node::new();
+    let port = closed();
+    let late = thread::spawn(move || {
+        thread::sleep(Duration::from_millis(600));
+        TcpListener::bind(("127.0.0.1", port)).unwrap()
+    });
+    let report = applied(&node, json!({"tcp": {"port": port}}));
+    assert_eq!(report.outcome, Outcome::Applied, "{report:?}");
+    drop(late.join());
+}
+
+#[test]
+fn a_request_is_answered_as_it_should_be() {
+    let ok = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
+    for (answer, slow, status, why) in [
+        (ok, false, None, None),
+        (ok, true, None, None),
+        ("HTTP/1.0 404 Not Found\r\n\r\n", false, Some(404), None),
+        (
+            "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 204 No Content\r\n\r\n",
+            true,
+            Some(204),
+            None,
+        ),
+        (
+            "HTTP/1.1 503 Busy\r\n\r\n",
+            false,
+            None,
+            Some("it answers with 503"),
+        ),
+        (
+            "SSH-2.0-OpenSSH\r\n",
+            false,
+            None,
+            Some("it does not answer in HTTP"),
+        ),
+        (
+            "",
+            false,
+            None,
+            Some("it ends the connection without an answer"),
+        ),
+        (
+            "HTTP/1.1 20",
+            false,
+            None,
+            Some("it ends the connection without an answer"),
+        ),
+    ] {
+        let node = Node::new();
+        let port = server(answer, slow);
+        let mut http = json!({"port": port, "path": "/healthz?full"});
+        if let Some(status) = status {
+            http["status"] = json!(status);
+        }
+        let report = applied(&node, json!({"http": http, "timeoutSeconds": 1}));
+        match why {
+            None => assert_eq!(report.outcome, Outcome::Applied, "{report:?}"),
+            Some(why) => assert!(report.message.contains(why), "{report:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_unit_is_active_or_all_is_put_back() {
+    for (active, why) in [
+        (Active::Active, None),
+        (Active::Inactive, Some("it does not run")),
+        (Active::Failed, Some("it has failed")),
+        (Active::Changing, Some("it is not ready")),
+    ] {
+        let mut node = Node::prepared();
+        let services = Services::default().with(UNIT, &[]);
+        services.set(UNIT, active, false);
+        node.services = Some(services);
+        node.restart();
+        let report = applied(&node, json!({"unit": UNIT, "timeoutSeconds": 1}));
+        match why {
+            None => assert_eq!(report.outcome, Outcome::Applied, "{report:?}"),
+            Some(why) => {
+                let said = format!(
+                    "the probe of {UNIT} does not hold: {why}, for 1 s; its journal, newest first: {UNIT}: parse error"
+                );
+                assert!(report.message.contains(&said), "{report:?}");
+            }
+        }
+    }
+    // Who can't be asked does not say that it is well.
+    let node = Node::new();
+    let report = applied(&node, json!({"unit": UNIT, "timeoutSeconds": 1}));
+    assert!(
+        report.message.contains("systemd is out of reach"),
+        "{report:?}"
+    );
+}
+
+#[test]
+fn what_is_in_force_is_not_probed_again() {
+    let node = Node::new();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let probe = json!({"tcp": {"port": port}, "timeoutSeconds": 1});
+    applied(&node, probe.clone());
+    drop(listener);
+    let report = applied(&node, probe);
+    assert_eq!(report.outcome, Outcome::Applied, "{report:?}");
+    // What is given back, and an image, are not either.
+    node.release(&layer("a"));
+    assert!(!node.exists(FILE));
+    let mut node = Node::prepared();
+    node.offline = true;
+    node.restart();
+    let report = applied(&node, json!({"tcp": {"port": closed()}}));
+    assert_eq!(report.outcome, Outcome::Applied, "{report:?}");
+}
+
+/// The agent dies when it tells the unit, and the next one goes on to the probe.
+#[test]
+fn the_next_agent_probes_what_was_begun() {
+    for holds in [true, false] {
+        let mut node = Node::prepared();
+        let services = Services::default().with(UNIT, &[node.at(FILE)]);
+        node.services = Some(services.clone());
+        node.restart();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let probe = json!({"tcp": {"port": port}, "timeoutSeconds": 1});
+        let a = layer("a")
+            .file(FILE, "new\n")
+            .notify(UNIT, NotifyAction::Restart)
+            .block("probes", json!([probe]));
+        services.dies(UNIT, true);
+        let died = catch_unwind(AssertUnwindSafe(|| node.push(&[&a])));
+        assert!(died.is_err());
+        let listener = holds.then_some(listener);
+        node.restart();
+        assert_eq!(node.exists(FILE), holds);
+        let report = node.push(&[&a]).layers.remove(0);
+        assert_eq!(report.held, !holds, "{report:?}");
+        assert_eq!(node.exists(FILE), holds, "{report:?}");
+        drop(listener);
+    }
+}
