@@ -31,10 +31,7 @@ pub struct Failure {
 pub fn hold(probes: &[Probe], address: IpAddr, units: Option<&dyn Units>) -> Result<(), Failure> {
     for probe in probes {
         let deadline = Instant::now() + Duration::from_secs(probe.seconds().into());
-        loop {
-            let Err(why) = holds(probe, address, units) else {
-                break;
-            };
+        while let Err(why) = holds(probe, address, units) {
             if Instant::now() >= deadline {
                 let (seconds, unit) = (probe.seconds(), probe.unit.clone());
                 let why = format!("{why}, for {seconds} s");
@@ -73,10 +70,12 @@ fn holds(probe: &Probe, address: IpAddr, units: Option<&dyn Units>) -> Result<()
         };
     }
     if let Some(tcp) = &probe.tcp {
-        return connect(address, tcp.port).map(drop);
+        return connect(address, tcp.port)
+            .map(drop)
+            .map_err(|error| said(&error));
     }
     if let Some(http) = &probe.http {
-        let status = status(address, http)?;
+        let status = status(address, http).map_err(|error| said(&error))?;
         if status != http.status() {
             return Err(format!("it answers with {status}"));
         }
@@ -84,23 +83,22 @@ fn holds(probe: &Probe, address: IpAddr, units: Option<&dyn Units>) -> Result<()
     Ok(())
 }
 
-fn connect(address: IpAddr, port: u32) -> Result<TcpStream, String> {
-    let port = u16::try_from(port).map_err(|_| "there is no such port".to_owned())?;
-    let stream = TcpStream::connect_timeout(&SocketAddr::new(address, port), TRY);
-    stream.map_err(said)
+fn connect(address: IpAddr, port: u32) -> io::Result<TcpStream> {
+    let port = u16::try_from(port).map_err(|_| io::Error::other("there is no such port"))?;
+    TcpStream::connect_timeout(&SocketAddr::new(address, port), TRY)
 }
 
-fn status(address: IpAddr, http: &Http) -> Result<u32, String> {
+fn status(address: IpAddr, http: &Http) -> io::Result<u32> {
     let mut stream = connect(address, http.port)?;
-    stream.set_read_timeout(Some(TRY)).map_err(said)?;
-    stream.set_write_timeout(Some(TRY)).map_err(said)?;
+    stream.set_read_timeout(Some(TRY))?;
+    stream.set_write_timeout(Some(TRY))?;
     // The guard lets no path through that has more than one line.
     let request = format!(
         "GET {} HTTP/1.1\r\nHost: {}\r\nUser-Agent: edict-agent\r\nConnection: close\r\n\r\n",
         http.path(),
         SocketAddr::new(address, u16::try_from(http.port).unwrap_or(0)),
     );
-    stream.write_all(request.as_bytes()).map_err(said)?;
+    stream.write_all(request.as_bytes())?;
     let (deadline, mut head) = (Instant::now() + TRY, Vec::new());
     let mut room = [0; 1024];
     loop {
@@ -111,22 +109,25 @@ fn status(address: IpAddr, http: &Http) -> Result<u32, String> {
             Ok(_) if answer.code.is_some_and(|code| code >= 200) => {
                 return Ok(answer.code.unwrap_or_default().into());
             }
-            Ok(httparse::Status::Complete(length)) => drop(head.drain(..length)),
+            Ok(httparse::Status::Complete(length)) => {
+                drop(head.drain(..length));
+                continue;
+            }
             // Whatever stands in the headers.
             Ok(httparse::Status::Partial) | Err(httparse::Error::TooManyHeaders) => {}
-            Err(_) => return Err("it does not answer in HTTP".to_owned()),
+            Err(_) => return Err(io::Error::other("it does not answer in HTTP")),
         }
         if head.len() > HEAD_MAX || Instant::now() >= deadline {
-            return Err("it does not answer".to_owned());
+            return Err(io::Error::other("it does not answer"));
         }
-        match stream.read(&mut room).map_err(said)? {
-            0 => return Err("it ends the connection without an answer".to_owned()),
+        match stream.read(&mut room)? {
+            0 => return Err(io::Error::other("it ends the connection without an answer")),
             length => head.extend_from_slice(&room[..length]),
         }
     }
 }
 
-fn said(error: io::Error) -> String {
+fn said(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::ConnectionRefused => "nobody listens there".to_owned(),
         io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => "it does not answer".to_owned(),

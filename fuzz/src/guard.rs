@@ -182,6 +182,7 @@ fn reads_back(config: &Config, contents: &Contents, policy: &Policy) {
     let plain: Vec<_> = plain::BLOCKS.into_iter().flat_map(of).collect();
     plain::are_those_asked_for(config, &plain);
     command::are_those_asked_for(config, policy);
+    are_one_request_each(config);
     let known = [of("files"), registries, proxies, plain].concat();
     assert_eq!(files.len(), known.len());
 }
@@ -205,6 +206,23 @@ fn are_those_asked_for(config: &Config, contents: &Contents, found: &[&resource:
         assert!(found.mode.is_none_or(|mode| mode <= 0o777), "{found:?}");
         let owner = found.owner.map(|owner| (owner.uid, owner.gid));
         assert_eq!(owner, wanted.owner.map(|owner| (owner.uid, owner.gid)));
+    }
+}
+
+/// A probe asks for one path, and for nothing else behind it.
+fn are_one_request_each(config: &Config) {
+    let probes = config.probes.iter().flat_map(|probes| &probes.0);
+    for path in probes.filter_map(|probe| Some(probe.http.as_ref()?.path())) {
+        let asked = format!("GET {path} HTTP/1.1\r\n\r\n");
+        let mut headers = [];
+        let mut request = httparse::Request::new(&mut headers);
+        let read = request.parse(asked.as_bytes());
+        assert_eq!(
+            read,
+            Ok(httparse::Status::Complete(asked.len())),
+            "{path:?}"
+        );
+        assert_eq!(request.path, Some(path));
     }
 }
 

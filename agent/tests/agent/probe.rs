@@ -18,14 +18,14 @@ use crate::services::Services;
 const FILE: &str = "/etc/edict/app";
 const UNIT: &str = "app.service";
 
-fn probing(probe: Value) -> Layer {
+fn probing(probe: &Value) -> Layer {
     layer("a")
         .file(FILE, "new\n")
         .block("probes", json!([probe]))
 }
 
 /// What becomes of a node where this is probed: the file is there, or all is as it was.
-fn applied(node: &Node, probe: Value) -> LayerReport {
+fn applied(node: &Node, probe: &Value) -> LayerReport {
     let report = node.push(&[&probing(probe)]).layers.remove(0);
     assert_eq!(
         node.exists(FILE),
@@ -73,13 +73,13 @@ fn a_port_is_listened_on_or_all_is_put_back() {
     let node = Node::new();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
-    let report = applied(&node, json!({"tcp": {"port": port}}));
+    let report = applied(&node, &json!({"tcp": {"port": port}}));
     assert_eq!(report.outcome, Outcome::Applied, "{report:?}");
     drop(node);
 
     let node = Node::new();
     let port = closed();
-    let report = applied(&node, json!({"tcp": {"port": port}, "timeoutSeconds": 1}));
+    let report = applied(&node, &json!({"tcp": {"port": port}, "timeoutSeconds": 1}));
     assert_eq!(
         report.message.split("; held").next().unwrap(),
         format!(
@@ -96,7 +96,7 @@ fn what_takes_a_while_is_waited_for() {
         thread::sleep(Duration::from_millis(600));
         TcpListener::bind(("127.0.0.1", port)).unwrap()
     });
-    let report = applied(&node, json!({"tcp": {"port": port}}));
+    let report = applied(&node, &json!({"tcp": {"port": port}}));
     assert_eq!(report.outcome, Outcome::Applied, "{report:?}");
     drop(late.join());
 }
@@ -112,6 +112,12 @@ fn a_request_is_answered_as_it_should_be() {
             "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 204 No Content\r\n\r\n",
             true,
             Some(204),
+            None,
+        ),
+        (
+            "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n\r\n",
+            false,
+            None,
             None,
         ),
         (
@@ -145,7 +151,7 @@ fn a_request_is_answered_as_it_should_be() {
         if let Some(status) = status {
             http["status"] = json!(status);
         }
-        let report = applied(&node, json!({"http": http, "timeoutSeconds": 1}));
+        let report = applied(&node, &json!({"http": http, "timeoutSeconds": 1}));
         match why {
             None => assert_eq!(report.outcome, Outcome::Applied, "{report:?}"),
             Some(why) => assert!(report.message.contains(why), "{report:?}"),
@@ -166,7 +172,7 @@ fn a_unit_is_active_or_all_is_put_back() {
         services.set(UNIT, active, false);
         node.services = Some(services);
         node.restart();
-        let report = applied(&node, json!({"unit": UNIT, "timeoutSeconds": 1}));
+        let report = applied(&node, &json!({"unit": UNIT, "timeoutSeconds": 1}));
         match why {
             None => assert_eq!(report.outcome, Outcome::Applied, "{report:?}"),
             Some(why) => {
@@ -179,7 +185,7 @@ fn a_unit_is_active_or_all_is_put_back() {
     }
     // Who can't be asked does not say that it is well.
     let node = Node::new();
-    let report = applied(&node, json!({"unit": UNIT, "timeoutSeconds": 1}));
+    let report = applied(&node, &json!({"unit": UNIT, "timeoutSeconds": 1}));
     assert!(
         report.message.contains("systemd is out of reach"),
         "{report:?}"
@@ -192,9 +198,9 @@ fn what_is_in_force_is_not_probed_again() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     let probe = json!({"tcp": {"port": port}, "timeoutSeconds": 1});
-    applied(&node, probe.clone());
+    applied(&node, &probe);
     drop(listener);
-    let report = applied(&node, probe);
+    let report = applied(&node, &probe);
     assert_eq!(report.outcome, Outcome::Applied, "{report:?}");
     // What is given back, and an image, are not either.
     node.release(&layer("a"));
@@ -202,7 +208,7 @@ fn what_is_in_force_is_not_probed_again() {
     let mut node = Node::prepared();
     node.offline = true;
     node.restart();
-    let report = applied(&node, json!({"tcp": {"port": closed()}}));
+    let report = applied(&node, &json!({"tcp": {"port": closed()}}));
     assert_eq!(report.outcome, Outcome::Applied, "{report:?}");
 }
 

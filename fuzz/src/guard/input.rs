@@ -14,6 +14,7 @@ use edict_core::config::hosts::HostEntry;
 use edict_core::config::limits::{Limit, LimitItem, LimitType};
 use edict_core::config::modules::Module;
 use edict_core::config::ntp::TimeClient;
+use edict_core::config::probes::{Http, Probe};
 use edict_core::config::units::UnitSettings;
 use edict_core::config::{Config, Containerd, CredentialsSource, Docker, Proxy, ProxyUser, Sysctl};
 use edict_core::content::{Content, Contents, KeyRef, Kind, Reference, SecretRef, Source};
@@ -142,7 +143,7 @@ impl Input {
                 }
             }
             "address" | "host-name" | "time-server" | "name-server" | "search-domain"
-            | "module" | "limit" | "unit-setting" | "trusted" => self.plain(kind, &value),
+            | "module" | "limit" | "unit-setting" | "trusted" | "probe" => self.plain(kind, &value),
             "run" | "with" => self.command(kind, &value),
             "allowed" => self.policy.allowed.push(value),
             "protected" => self.policy.protected.push(value),
@@ -208,6 +209,18 @@ impl Input {
                 let name = first.to_owned();
                 let modules = config.modules.get_or_insert_default();
                 modules.0.push(Module { name, parameters });
+            }
+            "probe" => {
+                let http = Http {
+                    port: 80,
+                    path: Some(value.to_owned()),
+                    status: None,
+                };
+                let probe = Probe {
+                    http: Some(http),
+                    ..Probe::default()
+                };
+                config.probes.get_or_insert_default().0.push(probe);
             }
             "limit" => config.limits.get_or_insert_default().0.push(Limit {
                 domain: first.to_owned(),
