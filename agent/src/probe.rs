@@ -27,10 +27,12 @@ pub struct Failure {
     pub unit: Option<String>,
 }
 
-/// Tries each of these until it holds. `address` is the host's own; units are asked where they can be.
+/// Tries each of these until it holds, all from now on: they take no longer than the one that may take the
+/// longest. `address` is the host's own; units are asked where they can be.
 pub fn hold(probes: &[Probe], address: IpAddr, units: Option<&dyn Units>) -> Result<(), Failure> {
+    let begun = Instant::now();
     for probe in probes {
-        let deadline = Instant::now() + Duration::from_secs(probe.seconds().into());
+        let deadline = begun + Duration::from_secs(probe.seconds().into());
         while let Err(why) = holds(probe, address, units) {
             if Instant::now() >= deadline {
                 let (seconds, unit) = (probe.seconds(), probe.unit.clone());

@@ -136,8 +136,9 @@ async fn masters_hold_it_and_workers_are_put_back() -> Result<()> {
         before.unchanged(&ctx.workers()).await?;
         before.changed_only(&ctx.masters(), &[&path]).await?;
 
-        // Without it, workers have it too.
-        let draft = draft.block("probes", &json!([{"tcp": {"port": 10250}}]));
+        // kube-proxy answers on every node: workers have it too.
+        let healthy = json!([{"http": {"port": 10256, "path": "/healthz"}}]);
+        let draft = draft.block("probes", &healthy);
         draft.settle(&ctx, ctx.nodes()).await?;
         before.changed_only(ctx.nodes(), &[&path]).await?;
         draft.delete(&ctx).await?;

@@ -41,7 +41,8 @@ pub struct Probe {
     /// its loopback address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub http: Option<Http>,
-    /// How many seconds it is tried until it holds. 30 if left out.
+    /// How many seconds it may take until it holds, from when the files are written and the units run again.
+    /// 30 if left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 300))]
     pub timeout_seconds: Option<u32>,
