@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 use e2e::host::manifest;
 use e2e::nodeconfig::role;
 use e2e::settings::Settings;
-use e2e::{Draft, Host, Trees, status};
+use e2e::{Draft, Host, Trees, hostfile, status};
 use edict_crds::Role;
 use edict_crds::nodeconfig::State;
 use serde_json::{Value, json};
@@ -108,8 +108,8 @@ async fn a_host_is_put_back_where_a_probe_does_not_hold() -> Result<()> {
 #[tokio::test]
 async fn masters_hold_it_and_workers_are_put_back() -> Result<()> {
     e2e::test("probe-role", async |ctx| {
+        let path = hostfile::folder(&ctx).await?;
         let before = Trees::of(ctx.nodes()).await?;
-        let path = format!("/etc/edict/{}", ctx.name);
         // The API server listens on masters only, the kubelet everywhere.
         let probes = json!([
             {"unit": "kubelet.service"},
