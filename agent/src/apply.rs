@@ -29,11 +29,11 @@ mod setting;
 mod transact;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{self, Thread};
 
-use edict_core::config::Config;
+use edict_core::config::{Config, probes};
 use edict_core::guard::Policy;
 use edict_core::wire::{self, Event, Fence, Hello, Push, Refusal, Report};
 
@@ -55,8 +55,8 @@ pub struct Agent {
     host: Live,
     /// Who tells units that what they read has changed.
     manager: Manager,
-    /// The host's own address, for probes.
-    address: IpAddr,
+    /// The host's own address, for probes, where it is known.
+    address: Option<IpAddr>,
     store: Store,
     /// Held by the push that is being done.
     turn: Mutex<()>,
@@ -83,13 +83,14 @@ pub struct Agent {
 
 impl Agent {
     /// The agent of `node`. Finishes what an agent before it left half done. `address` is where what runs on
-    /// the host is found: the node's own address from the network of a pod.
+    /// the host is found: the node's own address from the network of a pod. Where it is not known, the agent
+    /// knows no probes.
     pub fn open(
         node: String,
         host: impl Host,
         manager: Manager,
         store: Store,
-        address: IpAddr,
+        address: Option<IpAddr>,
     ) -> Result<Self, state::Error> {
         let agent = Self {
             address,
@@ -122,7 +123,7 @@ impl Agent {
             node,
             host: Live::over(Box::new(host), manager.clone()),
             manager,
-            address: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            address: None,
             store,
             turn: Mutex::new(()),
             commands: Mutex::new(commands),
@@ -163,7 +164,7 @@ impl Agent {
             wire: wire::VERSION,
             node: self.node.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            blocks: Config::known(),
+            blocks: self.known(),
             fence: Some(fence),
             layers: state.held(),
             // What was interrupted and is not mended yet is no state to rest in.
@@ -172,6 +173,13 @@ impl Agent {
             plans: true,
             commands,
         }
+    }
+
+    /// Everything that this agent knows: a pod that an older operator made has not been told the node's address.
+    fn known(&self) -> Vec<String> {
+        let mut known = Config::known();
+        known.retain(|name| self.address.is_some() || name != probes::NAME);
+        known
     }
 
     /// How often what is known of changes by others has changed.

@@ -106,8 +106,7 @@ pub struct Serve {
     /// Leaves units alone as if systemd were out of reach, and only runs commands.
     #[arg(long, env = "EDICT_COMMANDS_ONLY")]
     pub commands_only: bool,
-    /// The node's own address, for probes; its loopback address, which is the agent's own where it runs in
-    /// a pod, if left out.
+    /// The node's own address, for probes. No NodeConfig that has some is taken if left out.
     #[arg(long, env = "EDICT_ADDRESS")]
     pub address: Option<IpAddr>,
     /// Folder with tls.crt, tls.key and ca.crt. Read anew for each connection.

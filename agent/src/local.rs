@@ -221,7 +221,7 @@ impl Place {
             host,
             self.manager(),
             store,
-            Ipv4Addr::LOCALHOST.into(),
+            Some(Ipv4Addr::LOCALHOST.into()),
         )?)
     }
 

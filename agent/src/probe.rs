@@ -7,12 +7,14 @@ use std::time::{Duration, Instant};
 
 use edict_core::config::probes::{Http, Probe};
 
-use crate::units::{Active, Units};
+use crate::units::{Active, Load, Units};
 
 /// How often a probe is tried that does not hold yet.
 const LOOK: Duration = Duration::from_millis(250);
 /// How long one try may take: the host is one hop away.
 const TRY: Duration = Duration::from_secs(5);
+/// How long the last one may take at least.
+const TRY_MIN: Duration = Duration::from_secs(1);
 /// The most bytes of an answer until its status has to be there.
 const HEAD_MAX: usize = 8 * 1024;
 
@@ -27,23 +29,39 @@ pub struct Failure {
     pub unit: Option<String>,
 }
 
-/// Tries each of these until it holds, all from now on: they take no longer than the one that may take the
-/// longest. `address` is the host's own; units are asked where they can be.
-pub fn hold(probes: &[Probe], address: IpAddr, units: Option<&dyn Units>) -> Result<(), Failure> {
+/// Tries these until each has held once, all together: it takes as long as the one that may take the longest.
+/// `address` is the host's own; units are asked where they can be, and it is said why they can't.
+pub fn hold(
+    probes: &[Probe],
+    address: IpAddr,
+    units: Result<&dyn Units, &str>,
+) -> Result<(), Failure> {
     let begun = Instant::now();
-    for probe in probes {
-        let deadline = begun + Duration::from_secs(probe.seconds().into());
-        while let Err(why) = holds(probe, address, units) {
-            if Instant::now() >= deadline {
-                let (seconds, unit) = (probe.seconds(), probe.unit.clone());
-                let why = format!("{why}, for {seconds} s");
-                let what = what(probe, address);
-                return Err(Failure { what, why, unit });
+    let mut open: Vec<_> = probes.iter().collect();
+    loop {
+        let mut failed = None;
+        open.retain(|probe| {
+            let within = Duration::from_secs(probe.seconds().into());
+            let left = within.saturating_sub(begun.elapsed());
+            let Err(why) = holds(probe, address, units, left.clamp(TRY_MIN, TRY)) else {
+                return false;
+            };
+            let hopeless = probe.unit.is_some() && units.is_err();
+            if hopeless || begun.elapsed() >= within {
+                failed.get_or_insert((*probe, why));
             }
-            thread::sleep(LOOK);
+            true
+        });
+        if let Some((probe, why)) = failed {
+            let (unit, what) = (probe.unit.clone(), what(probe, address));
+            let why = format!("does not hold within {} s: {why}", probe.seconds());
+            return Err(Failure { what, why, unit });
         }
+        if open.is_empty() {
+            return Ok(());
+        }
+        thread::sleep(LOOK);
     }
-    Ok(())
 }
 
 fn what(probe: &Probe, address: IpAddr) -> String {
@@ -51,33 +69,40 @@ fn what(probe: &Probe, address: IpAddr) -> String {
         IpAddr::V4(_) => format!("{address}:{port}"),
         IpAddr::V6(_) => format!("[{address}]:{port}"),
     };
-    match probe {
-        Probe { tcp: Some(tcp), .. } => format!("the probe of {}", at(tcp.port)),
+    let what = match probe {
+        Probe { tcp: Some(tcp), .. } => at(tcp.port),
         Probe {
             http: Some(http), ..
-        } => format!("the probe of http://{}{}", at(http.port), http.path()),
-        _ => format!("the probe of {}", probe.unit.as_deref().unwrap_or_default()),
-    }
+        } => format!("http://{}{}", at(http.port), http.path()),
+        _ => probe.unit.clone().unwrap_or_default(),
+    };
+    format!("the probe of {what}")
 }
 
-fn holds(probe: &Probe, address: IpAddr, units: Option<&dyn Units>) -> Result<(), String> {
+fn holds(
+    probe: &Probe,
+    address: IpAddr,
+    units: Result<&dyn Units, &str>,
+    within: Duration,
+) -> Result<(), String> {
     if let Some(unit) = &probe.unit {
-        let units = units.ok_or("systemd is out of reach")?;
-        let shown = units.show(unit).map_err(|error| error.to_string())?;
-        return match shown.active {
-            Active::Active => Ok(()),
-            Active::Changing => Err("it is not ready".to_owned()),
-            Active::Inactive => Err("it does not run".to_owned()),
-            Active::Failed => Err("it has failed".to_owned()),
+        let shown = units?.show(unit).map_err(|error| error.to_string())?;
+        return match (shown.load, shown.active) {
+            (Load::Absent, _) => Err("it is not on this node".to_owned()),
+            (Load::Broken(how), _) => Err(format!("it can't run on this node: it is {how}")),
+            (Load::Loaded, Active::Active) => Ok(()),
+            (Load::Loaded, Active::Changing) => Err("it is not ready".to_owned()),
+            (Load::Loaded, Active::Inactive) => Err("it does not run".to_owned()),
+            (Load::Loaded, Active::Failed) => Err("it has failed".to_owned()),
         };
     }
+    let deadline = Instant::now() + within;
     if let Some(tcp) = &probe.tcp {
-        return connect(address, tcp.port)
-            .map(drop)
-            .map_err(|error| said(&error));
+        let connected = connect(address, tcp.port, deadline);
+        return connected.map(drop).map_err(|error| said(&error));
     }
     if let Some(http) = &probe.http {
-        let status = status(address, http).map_err(|error| said(&error))?;
+        let status = status(address, http, deadline).map_err(|error| said(&error))?;
         if status != http.status() {
             return Err(format!("it answers with {status}"));
         }
@@ -85,43 +110,51 @@ fn holds(probe: &Probe, address: IpAddr, units: Option<&dyn Units>) -> Result<()
     Ok(())
 }
 
-fn connect(address: IpAddr, port: u32) -> io::Result<TcpStream> {
-    let port = u16::try_from(port).map_err(|_| io::Error::other("there is no such port"))?;
-    TcpStream::connect_timeout(&SocketAddr::new(address, port), TRY)
+/// What is left of the time that one try may take.
+fn left(deadline: Instant) -> io::Result<Duration> {
+    let left = deadline.saturating_duration_since(Instant::now());
+    if left.is_zero() {
+        return Err(io::ErrorKind::TimedOut.into());
+    }
+    Ok(left)
 }
 
-fn status(address: IpAddr, http: &Http) -> io::Result<u32> {
-    let mut stream = connect(address, http.port)?;
-    stream.set_read_timeout(Some(TRY))?;
-    stream.set_write_timeout(Some(TRY))?;
+fn connect(address: IpAddr, port: u32, deadline: Instant) -> io::Result<TcpStream> {
+    let port = u16::try_from(port).map_err(|_| io::Error::other("there is no such port"))?;
+    TcpStream::connect_timeout(&SocketAddr::new(address, port), left(deadline)?)
+}
+
+fn status(address: IpAddr, http: &Http, deadline: Instant) -> io::Result<u32> {
+    let mut stream = connect(address, http.port, deadline)?;
     // The guard lets no path through that has more than one line.
     let request = format!(
         "GET {} HTTP/1.1\r\nHost: {}\r\nUser-Agent: edict-agent\r\nConnection: close\r\n\r\n",
         http.path(),
         SocketAddr::new(address, u16::try_from(http.port).unwrap_or(0)),
     );
+    stream.set_write_timeout(Some(left(deadline)?))?;
     stream.write_all(request.as_bytes())?;
-    let (deadline, mut head) = (Instant::now() + TRY, Vec::new());
+    let mut head = Vec::new();
     let mut room = [0; 1024];
     loop {
         let mut headers = [httparse::EMPTY_HEADER; 64];
         let mut answer = httparse::Response::new(&mut headers);
-        match answer.parse(&head) {
+        let read = answer.parse(&head);
+        match (answer.code, read) {
+            // The status is what is asked for, whatever stands behind it.
+            (Some(code), _) if code >= 200 => return Ok(code.into()),
             // What comes before is no answer yet.
-            Ok(_) if answer.code.is_some_and(|code| code >= 200) => {
-                return Ok(answer.code.unwrap_or_default().into());
-            }
-            Ok(httparse::Status::Complete(length)) => {
+            (_, Ok(httparse::Status::Complete(length))) => {
                 drop(head.drain(..length));
                 continue;
             }
-            // Whatever stands in the headers.
-            Ok(httparse::Status::Partial) | Err(httparse::Error::TooManyHeaders) => {}
-            Err(_) => return Err(io::Error::other("it does not answer in HTTP")),
+            (_, Ok(httparse::Status::Partial)) => {}
+            (_, Err(_)) => return Err(io::Error::other("it does not answer in HTTP")),
         }
-        if head.len() > HEAD_MAX || Instant::now() >= deadline {
+        if head.len() > HEAD_MAX {
             return Err(io::Error::other("it does not answer"));
         }
+        stream.set_read_timeout(Some(left(deadline)?))?;
         match stream.read(&mut room)? {
             0 => return Err(io::Error::other("it ends the connection without an answer")),
             length => head.extend_from_slice(&room[..length]),

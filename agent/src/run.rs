@@ -75,7 +75,6 @@ fn serve(args: Serve) -> anyhow::Result<()> {
     } else {
         manager
     };
-    let address = address.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
     let agent = Arc::new(Agent::open(node, host, manager, store, address)?);
     agent.start_running().context("no commands can be run")?;
     watch::start(agent.clone(), etc).context("no changes can be watched")?;

@@ -67,17 +67,17 @@ async fn a_host_is_put_back_where_a_probe_does_not_hold() -> Result<()> {
         (
             "503 Not Now",
             &http,
-            "the probe of http://127.0.0.1:8099/up?a=%20 does not hold: it answers with 503, for 2 s",
+            "the probe of http://127.0.0.1:8099/up?a=%20 does not hold within 2 s: it answers with 503",
         ),
         (
             "200 OK",
             &idle,
-            "the probe of idle.service does not hold: it does not run, for 1 s",
+            "the probe of idle.service does not hold within 1 s: it does not run",
         ),
         (
             "200 OK",
             &closed,
-            "the probe of 127.0.0.1:8100 does not hold: nobody listens there",
+            "the probe of 127.0.0.1:8100 does not hold within 1 s: nobody listens there",
         ),
     ] {
         let (code, said) = host.edict("apply", &[answers(answer, probe)]).await?;
@@ -127,7 +127,10 @@ async fn masters_hold_it_and_workers_are_put_back() -> Result<()> {
         })
         .await?;
         for node in ctx.workers() {
-            let words = [":6443 does not hold: nobody listens there", "is put back"];
+            let words = [
+                ":6443 does not hold within 1 s: nobody listens there",
+                "is put back",
+            ];
             ensure!(
                 status::says(&status, &node.name, State::Held, &words),
                 "{status:?}"

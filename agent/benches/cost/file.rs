@@ -39,7 +39,7 @@ fn agent(folder: &Path) -> Agent {
         host,
         Manager::Offline,
         store,
-        Ipv4Addr::LOCALHOST.into(),
+        Some(Ipv4Addr::LOCALHOST.into()),
     )
     .unwrap()
 }

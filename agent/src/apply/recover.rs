@@ -8,7 +8,7 @@ use edict_core::resource::Action;
 use super::activate::{Failure, Orders};
 use super::error::Error;
 use super::round::Round;
-use super::transact::{Way, probes, put_back};
+use super::transact::{Way, put_back};
 use crate::host::Host as _;
 use crate::plan::{Facts, plan};
 use crate::state::{Hold, Pending, State, Told, resolution};
@@ -120,7 +120,9 @@ impl Round<'_> {
             (Action::Restart, Some(mark)) => now.mark.shows(Action::Restart, mark),
         };
         let carried = orders.carry_out(manager, &told);
-        if let Err(failure) = carried.and_then(|()| self.probe(probes(&goal.layer, end))) {
+        if let Err(failure) =
+            carried.and_then(|()| self.probe(self.probes(&goal.layer, end, &orders)))
+        {
             return Ok(Resumed::Failed(failure));
         }
         self.save(State {

@@ -1,6 +1,7 @@
 //! One transaction: whole or not at all, files and units together.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
 
 use edict_core::config::probes::Probe;
 use edict_core::layer::{DeletionPolicy, Restarts};
@@ -267,9 +268,9 @@ impl Round<'_> {
     /// Tells units that their files have changed, once that is written down with the end that is
     /// meant, and ends there.
     fn bring_in(&mut self, uid: &str, end: &State, orders: &Orders) -> Result<(), Trouble> {
-        let probes = probes(uid, end);
+        let probes = self.probes(uid, end, orders);
         let is_told = self.agent.manager.units().is_some() && !orders.is_empty();
-        if is_told || (!probes.is_empty() && self.probes()) {
+        if is_told || !probes.is_empty() {
             let told = Told {
                 layer: uid.to_owned(),
                 end: Box::new(State {
@@ -295,23 +296,36 @@ impl Round<'_> {
         self.save(end.clone()).map_err(Trouble::State)
     }
 
-    /// Whether anything can be probed: not in an image.
-    fn probes(&self) -> bool {
-        !matches!(self.agent.manager, Manager::Offline)
+    /// What the layer of this uid probes, where it is another revision than the one in force. In an image
+    /// nothing is, nor where units have yet to be restarted for it.
+    pub(super) fn probes<'e>(&self, uid: &str, end: &'e State, orders: &Orders) -> &'e [Probe] {
+        let held = |state: &'e State| Some(&state.layers.get(uid)?.layer);
+        let before = self.state.layers.get(uid).map(|held| &held.layer.digest);
+        let new = held(end).filter(|layer| Some(&layer.digest) != before);
+        let probes = new.and_then(|layer| layer.config.probes.as_ref());
+        match &self.agent.manager {
+            Manager::Offline => &[],
+            _ if !orders.pending.is_empty() => &[],
+            _ => probes.map_or(&[], |probes| &probes.0),
+        }
     }
 
-    /// Has what a layer probes hold.
+    /// Has these hold.
     pub(super) fn probe(&self, probes: &[Probe]) -> Result<(), Failure> {
-        if !self.probes() {
-            return Ok(());
-        }
-        let units = self.agent.manager.units();
-        probe::hold(probes, self.agent.address, units).map_err(|failed| {
+        let units = match &self.agent.manager {
+            Manager::Runs(units) => Ok(&**units),
+            Manager::Commands(_, why) | Manager::OutOfReach(why) => Err(*why),
+            Manager::Offline => return Ok(()),
+        };
+        // Where nobody knows the host's address, no operator sends any.
+        let address = self.agent.address.unwrap_or(Ipv4Addr::LOCALHOST.into());
+        probe::hold(probes, address, units).map_err(|failed| {
             let probe::Failure { what, why, unit } = failed;
-            let journal = unit.zip(units).map(|(unit, units)| units.journal(&unit));
+            let journal = unit.zip(units.ok());
+            let journal = journal.map(|(unit, units)| units.journal(&unit));
             Failure {
                 unit: what,
-                what: format!("does not hold: {why}"),
+                what: why,
                 lines: journal.unwrap_or_default(),
             }
         })
@@ -385,13 +399,6 @@ impl Round<'_> {
         }
         Ok(originals)
     }
-}
-
-/// What the layer of this uid probes once it is in force.
-pub(super) fn probes<'a>(uid: &str, state: &'a State) -> &'a [Probe] {
-    let held = state.layers.get(uid);
-    let probes = held.and_then(|held| held.layer.config.probes.as_ref());
-    probes.map_or(&[], |probes| &probes.0)
 }
 
 /// The paths that two resolutions want to be different.

@@ -78,7 +78,7 @@ impl Scene {
                 host,
                 self.node.manager(),
                 store,
-                Ipv4Addr::LOCALHOST.into(),
+                Some(Ipv4Addr::LOCALHOST.into()),
             )
             .unwrap(),
         ));

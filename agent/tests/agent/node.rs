@@ -1,7 +1,7 @@
 //! A node for tests: an `/etc` and a state folder in a temporary place, and an agent over them.
 
 use std::fs;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -51,6 +51,8 @@ pub struct Node {
     pub services: Option<Services>,
     /// Whether it is the root of an image.
     pub offline: bool,
+    /// Where what runs on it is found.
+    pub address: Option<IpAddr>,
 }
 
 /// Why nobody is told.
@@ -78,6 +80,7 @@ impl Node {
             policy: Policy::default(),
             services: None,
             offline: false,
+            address: Some(Ipv4Addr::LOCALHOST.into()),
         }
     }
 
@@ -94,14 +97,7 @@ impl Node {
     pub fn run(&mut self, host: impl Host) {
         self.agent = None;
         let store = unlocked(|| Store::open(&self.folder.path().join("state"))).unwrap();
-        let agent = Agent::open(
-            NAME.into(),
-            host,
-            self.manager(),
-            store,
-            Ipv4Addr::LOCALHOST.into(),
-        )
-        .unwrap();
+        let agent = Agent::open(NAME.into(), host, self.manager(), store, self.address).unwrap();
         self.agent = Some(Arc::new(agent));
     }
 

@@ -241,6 +241,7 @@ fn build(tree: &Tree) -> Node {
         policy: edict_core::guard::Policy::default(),
         services: None,
         offline: true,
+        address: None,
     };
     let mut modes = Vec::new();
     for (path, leaf) in tree {

@@ -4,11 +4,11 @@ use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use edict_agent::units::Active;
 use edict_core::config::NotifyAction;
-use edict_core::layer::Layer;
+use edict_core::layer::{Layer, Restarts};
 use edict_core::wire::{LayerReport, Outcome};
 use serde_json::{Value, json};
 
@@ -83,7 +83,7 @@ fn a_port_is_listened_on_or_all_is_put_back() {
     assert_eq!(
         report.message.split("; held").next().unwrap(),
         format!(
-            "the probe of 127.0.0.1:{port} does not hold: nobody listens there, for 1 s; what was changed is put back"
+            "the probe of 127.0.0.1:{port} does not hold within 1 s: nobody listens there; what was changed is put back"
         ),
     );
 }
@@ -104,6 +104,8 @@ fn what_takes_a_while_is_waited_for() {
 #[test]
 fn a_request_is_answered_as_it_should_be() {
     let ok = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
+    // More headers than are read.
+    let many = format!("HTTP/1.1 200 OK\r\n{}\r\n", "a: b\r\n".repeat(100));
     for (answer, slow, status, why) in [
         (ok, false, None, None),
         (ok, true, None, None),
@@ -125,6 +127,13 @@ fn a_request_is_answered_as_it_should_be() {
             false,
             None,
             Some("it answers with 503"),
+        ),
+        (many.leak(), false, None, None),
+        (
+            "HTTP/1.1 200 OK\r\nbad header : x\r\n\r\n",
+            false,
+            None,
+            None,
         ),
         (
             "SSH-2.0-OpenSSH\r\n",
@@ -177,17 +186,25 @@ fn a_unit_is_active_or_all_is_put_back() {
             None => assert_eq!(report.outcome, Outcome::Applied, "{report:?}"),
             Some(why) => {
                 let said = format!(
-                    "the probe of {UNIT} does not hold: {why}, for 1 s; its journal, newest first: {UNIT}: parse error"
+                    "the probe of {UNIT} does not hold within 1 s: {why}; its journal, newest first: {UNIT}: parse error"
                 );
                 assert!(report.message.contains(&said), "{report:?}");
             }
         }
     }
-    // Who can't be asked does not say that it is well.
+    let mut node = Node::prepared();
+    node.services = Some(Services::default());
+    node.restart();
+    let report = applied(&node, &json!({"unit": UNIT, "timeoutSeconds": 1}));
+    let said = "does not hold within 1 s: it is not on this node";
+    assert!(report.message.contains(said), "{report:?}");
+    // Who can't be asked does not say that it is well, and that does not take long.
     let node = Node::new();
     let report = applied(&node, &json!({"unit": UNIT, "timeoutSeconds": 1}));
     assert!(
-        report.message.contains("systemd is out of reach"),
+        report
+            .message
+            .contains("within 1 s: nobody can be told here"),
         "{report:?}"
     );
 }
@@ -202,6 +219,18 @@ fn what_is_in_force_is_not_probed_again() {
     drop(listener);
     let report = applied(&node, &probe);
     assert_eq!(report.outcome, Outcome::Applied, "{report:?}");
+    // Nor where the same revision counts for more, or somebody has changed its file.
+    let mut a = probing(&probe);
+    a.priority = 7;
+    let report = node.push(&[&a]).layers.remove(0);
+    assert_eq!(report.outcome, Outcome::Applied, "{report:?}");
+    node.write(FILE, "foreign\n");
+    node.agent().look_for_drift(Instant::now());
+    assert_eq!(node.read(FILE), "new\n");
+    node.write(FILE, "foreign\n");
+    let report = node.push(&[&a]).layers.remove(0);
+    assert_eq!(report.outcome, Outcome::Applied, "{report:?}");
+    assert_eq!(node.read(FILE), "new\n");
     // What is given back, and an image, are not either.
     node.release(&layer("a"));
     assert!(!node.exists(FILE));
@@ -233,9 +262,62 @@ fn the_next_agent_probes_what_was_begun() {
         let listener = holds.then_some(listener);
         node.restart();
         assert_eq!(node.exists(FILE), holds);
+        // It is the next agent that has found out.
+        let held = &node.agent().hello().layers;
+        assert_eq!(held.len(), usize::from(holds), "{held:?}");
+        services.told_all();
         let report = node.push(&[&a]).layers.remove(0);
         assert_eq!(report.held, !holds, "{report:?}");
         assert_eq!(node.exists(FILE), holds, "{report:?}");
+        assert_eq!(services.told_all(), [""; 0], "it was tried again");
         drop(listener);
     }
+}
+
+/// A service that takes a connection and says nothing, or interim answers without an end.
+#[test]
+fn who_never_answers_is_not_waited_for() {
+    for said in ["", "HTTP/1.1 100 Continue\r\n\r\n"] {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                let mut stream = stream.unwrap();
+                thread::spawn(move || {
+                    while stream.write_all(said.as_bytes()).is_ok() {
+                        thread::sleep(Duration::from_millis(10));
+                    }
+                });
+            }
+        });
+        let node = Node::new();
+        let probe = json!({"http": {"port": port}, "timeoutSeconds": 1});
+        let report = applied(&node, &probe);
+        let why = "does not hold within 1 s: it does not answer";
+        assert!(report.message.contains(why), "{report:?}");
+    }
+}
+
+#[test]
+fn an_agent_without_the_nodes_address_knows_none() {
+    let known = |node: &Node| node.agent().hello().blocks.contains(&"probes".to_owned());
+    let mut node = Node::new();
+    assert!(known(&node));
+    node.address = None;
+    node.restart();
+    assert!(!known(&node));
+}
+
+#[test]
+fn nothing_is_probed_that_has_yet_to_be_restarted() {
+    let mut node = Node::prepared();
+    let services = Services::default().with(UNIT, &[node.at(FILE)]);
+    node.services = Some(services);
+    node.restart();
+    let probe = json!({"tcp": {"port": closed()}, "timeoutSeconds": 1});
+    let mut a = probing(&probe).notify(UNIT, NotifyAction::Restart);
+    a.restarts = Restarts::Never;
+    let report = node.push(&[&a]).layers.remove(0);
+    assert_eq!(report.outcome, Outcome::PendingReload, "{report:?}");
+    assert!(!report.held && node.exists(FILE), "{report:?}");
 }

@@ -7,7 +7,9 @@ use serde::{Deserialize, Serialize};
 use crate::guard::{Findings, rule, value};
 
 /// The name of the field, as an agent's hello says that it is known.
-pub(super) const NAME: &str = "probes";
+pub const NAME: &str = "probes";
+/// The most of them: each is tried at the same time.
+const LIST_MAX: usize = 8;
 /// The longest path of a request, in bytes.
 const PATH_MAX: usize = 512;
 /// How long a probe is tried where it does not say, in seconds.
@@ -16,7 +18,8 @@ const TIMEOUT: u32 = 30;
 const OK: u32 = 200;
 
 /// What has to hold on a node once this NodeConfig is in force there, and the units that it concerns run
-/// again. What does not hold in time has the node put back, and the NodeConfig Held there.
+/// again. What does not hold in time has the node put back, and the NodeConfig Held there. Where units have yet
+/// to be restarted for it (restarts: Never) nothing is probed, nor is what is in force already.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
 #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
@@ -29,7 +32,7 @@ pub struct Probes(#[schemars(length(max = 8))] pub Vec<Probe>);
     {"rule": "[has(self.unit), has(self.tcp), has(self.http)].exists_one(given, given)", "message": "give exactly one of unit, tcp and http"},
 ]))]
 pub struct Probe {
-    /// This unit of systemd is active, for example "nginx.service".
+    /// This unit of systemd is active, for example "nginx.service": a service, socket, timer or path.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 255))]
     pub unit: Option<String>,
@@ -44,7 +47,7 @@ pub struct Probe {
     /// How many seconds it may take until it holds, from when the files are written and the units run again.
     /// 30 if left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1, max = 300))]
+    #[schemars(range(min = 1, max = 60))]
     pub timeout_seconds: Option<u32>,
 }
 
@@ -66,15 +69,18 @@ pub struct Http {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 512), regex(pattern = "^/[!-~]*$"))]
     pub path: Option<String>,
-    /// The status that it is answered with, 200 if left out.
+    /// The final status that it is answered with, 200 if left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 100, max = 599))]
+    #[schemars(range(min = 200, max = 599))]
     pub status: Option<u32>,
 }
 
 impl Probes {
     /// Reports everything that is wrong with them.
     pub(super) fn check(&self, found: &mut Findings) {
+        if self.0.len() > LIST_MAX {
+            found.add("", &rule::LENGTH, &format!("{} probes", self.0.len()));
+        }
         for (index, probe) in self.0.iter().enumerate() {
             found.within(&format!("[{index}]"), |found| probe.check(found));
         }
@@ -103,7 +109,7 @@ impl Probe {
         }
         if let Some(http) = http {
             found.number("http.port", Some(http.port), 1..=65535);
-            found.number("http.status", http.status, 100..=599);
+            found.number("http.status", http.status, 200..=599);
             let path = http.path();
             let plain = |byte: u8| byte.is_ascii_graphic();
             if !path.starts_with('/') || !path.bytes().all(plain) {
@@ -113,7 +119,7 @@ impl Probe {
                 found.add("http.path", &rule::LENGTH, path);
             }
         }
-        found.number("timeoutSeconds", *timeout_seconds, 1..=300);
+        found.number("timeoutSeconds", *timeout_seconds, 1..=60);
     }
 
     /// How long it is tried, in seconds.
@@ -145,13 +151,13 @@ mod tests {
     fn honest_probes_make_sense() {
         let probes = json!({"probes": [
             {"unit": "nginx.service"},
-            {"tcp": {"port": 1}, "timeoutSeconds": 300},
+            {"tcp": {"port": 1}, "timeoutSeconds": 60},
             {"http": {"port": 65535, "path": "/healthz?verbose&x=%20", "status": 599}},
         ]});
         assert_eq!(said(&probes), [""; 0]);
         let probes: Probes = serde_json::from_value(probes["probes"].clone()).unwrap();
         let seconds: Vec<_> = probes.0.iter().map(Probe::seconds).collect();
-        assert_eq!(seconds, [30, 300, 30]);
+        assert_eq!(seconds, [30, 60, 30]);
         let http = Http::default();
         assert_eq!((http.path(), http.status()), ("/", 200));
     }
@@ -186,7 +192,7 @@ mod tests {
                 vec!["probes[0].http.path length"],
             ),
             (
-                json!({"unit": "a.service", "timeoutSeconds": 301}),
+                json!({"unit": "a.service", "timeoutSeconds": 61}),
                 vec!["probes[0].timeoutSeconds range"],
             ),
         ] {

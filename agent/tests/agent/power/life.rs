@@ -104,7 +104,7 @@ pub fn open(
         host,
         manager,
         store,
-        Ipv4Addr::LOCALHOST.into(),
+        Some(Ipv4Addr::LOCALHOST.into()),
     )?))
 }
 
