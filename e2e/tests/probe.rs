@@ -128,7 +128,7 @@ async fn masters_hold_it_and_workers_are_put_back() -> Result<()> {
         .await?;
         for node in ctx.workers() {
             let words = [
-                ":6443 does not hold within 1 s: nobody listens there",
+                ":6443 does not hold within 2 s: nobody listens there",
                 "is put back",
             ];
             ensure!(
