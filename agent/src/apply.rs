@@ -6,6 +6,7 @@
 //! commit  folders, temporary files, renames        (an error: all of it is put back)
 //! activating  written down with the end that is meant, before a unit is told anything
 //! told    units are reloaded or restarted, and watched  (one that fails: all of it is put back)
+//! probed  what the NodeConfig probes holds             (the same)
 //! end     layers and ledger on disk, not open
 //! ```
 //!
@@ -22,6 +23,7 @@ mod error;
 mod hold;
 mod locate;
 mod modules;
+mod probe;
 mod recover;
 mod report;
 mod round;

@@ -8,7 +8,6 @@
 //! host     the host's /etc, rooted: no symlink leads out
 //! units    tells those that read what has changed         systemd, over its own socket
 //! command  what of the catalogue is run, once for each revision
-//! probe    whether what a NodeConfig probes holds
 //! diff     what would become of a file, for people
 //! drift    what others have changed of it                 watch: as soon as they do
 //! state    layers in force, originals, ledger, on the node
@@ -27,7 +26,6 @@ pub mod host;
 pub mod ledger;
 pub mod local;
 pub mod plan;
-mod probe;
 pub mod run;
 pub mod server;
 pub mod state;

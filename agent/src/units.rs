@@ -117,6 +117,17 @@ pub enum Load {
     Broken(String),
 }
 
+impl Load {
+    /// What keeps a unit from being used, in words that stand behind its name; `None` where it can be.
+    pub fn why_not(&self) -> Option<String> {
+        match self {
+            Self::Loaded => None,
+            Self::Absent => Some("is not on this node".to_owned()),
+            Self::Broken(how) => Some(format!("can't run on this node: it is {how}")),
+        }
+    }
+}
+
 /// Whether a unit runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Active {
@@ -182,6 +193,14 @@ impl Manager {
         match self {
             Self::Runs(units) => Some(&**units),
             Self::Commands(..) | Self::OutOfReach(_) | Self::Offline => None,
+        }
+    }
+
+    /// Why units can't be asked where they could be on this host.
+    pub fn why(&self) -> Option<&'static str> {
+        match self {
+            Self::Commands(_, why) | Self::OutOfReach(why) => Some(why),
+            Self::Runs(_) | Self::Offline => None,
         }
     }
 

@@ -7,7 +7,6 @@
 use std::fs::{self, File};
 use std::hint::black_box;
 use std::io::Write as _;
-use std::net::Ipv4Addr;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -34,14 +33,7 @@ fn agent(folder: &Path) -> Agent {
     fs::create_dir_all(&etc).unwrap();
     let host = Rooted::open(&etc, MountInfo::new(&etc).unwrap()).unwrap();
     let store = Store::open(&folder.join("state")).unwrap();
-    Agent::open(
-        "node".to_owned(),
-        host,
-        Manager::Offline,
-        store,
-        Some(Ipv4Addr::LOCALHOST.into()),
-    )
-    .unwrap()
+    Agent::open("node".to_owned(), host, Manager::Offline, store, None).unwrap()
 }
 
 fn push(files: impl IntoIterator<Item = (String, String)>) -> Push {

@@ -119,10 +119,9 @@ impl Round<'_> {
             (Action::Reread | Action::Reload, _) | (_, None) => false,
             (Action::Restart, Some(mark)) => now.mark.shows(Action::Restart, mark),
         };
+        let probes = self.probes(&goal.layer, end, &orders);
         let carried = orders.carry_out(manager, &told);
-        if let Err(failure) =
-            carried.and_then(|()| self.probe(self.probes(&goal.layer, end, &orders)))
-        {
+        if let Err(failure) = carried.and_then(|()| self.probe(probes)) {
             return Ok(Resumed::Failed(failure));
         }
         self.save(State {

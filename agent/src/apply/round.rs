@@ -16,7 +16,7 @@ use super::transact::Way;
 use super::{Agent, locate, locked, modules, report, setting};
 use crate::host::{View, is_setting};
 use crate::state::{self, InForce, State, resolution};
-use crate::units::{Active, Load, Manager, Shown};
+use crate::units::{Active, Shown};
 
 /// What is said of a layer whose digest is another one's.
 const OTHER_DIGEST: &str = "the digest is not that of the configuration: was it changed on its way, or \
@@ -292,11 +292,8 @@ impl<'a> Round<'a> {
     }
 
     fn waits(&self, unit: &Unit) -> String {
-        let why = match &self.agent.manager {
-            Manager::OutOfReach(why) | Manager::Commands(_, why) => why,
-            Manager::Runs(_) | Manager::Offline => "spec.restarts is Never",
-        };
-        report::waits(unit, why)
+        let why = self.agent.manager.why();
+        report::waits(unit, why.unwrap_or("spec.restarts is Never"))
     }
 
     /// What is said of units that can't read anything on this node, or do not.
@@ -308,17 +305,15 @@ impl<'a> Round<'a> {
         let shown = names.into_iter().map(|name| (name, manager.show(name)));
         let sentence = |(name, shown): (&String, Result<Shown, _>)| {
             let shown = shown.ok()?;
-            match shown.load {
-                Load::Loaded if shown.active == Active::Failed => {
-                    Some(format!("{name} has failed, and does not run"))
+            let why = shown.load.why_not();
+            let why = why.or_else(|| match shown.active {
+                Active::Failed => Some("has failed, and does not run".to_owned()),
+                Active::Inactive if !shown.oneshot => {
+                    Some("does not run, and reads it when it is started".to_owned())
                 }
-                Load::Loaded if shown.active == Active::Inactive && !shown.oneshot => Some(
-                    format!("{name} does not run, and reads it when it is started"),
-                ),
-                Load::Loaded => None,
-                Load::Absent => Some(format!("{name} is not on this node")),
-                Load::Broken(how) => Some(format!("{name} can't run on this node: it is {how}")),
-            }
+                _ => None,
+            })?;
+            Some(format!("{name} {why}"))
         };
         shown.filter_map(sentence).collect()
     }

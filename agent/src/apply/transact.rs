@@ -1,9 +1,7 @@
 //! One transaction: whole or not at all, files and units together.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
 
-use edict_core::config::probes::Probe;
 use edict_core::layer::{DeletionPolicy, Restarts};
 use edict_core::resolve::Resolution;
 use edict_core::wire::{HOLDS, Written};
@@ -19,9 +17,7 @@ use crate::host::live::missing;
 use crate::host::{Found, Host as _, Seen, is_setting};
 use crate::ledger::{Ledger, Original};
 use crate::plan::{Facts, Plan, plan};
-use crate::probe;
 use crate::state::{self, Activating, Hold, Pending, State, Told, resolution};
-use crate::units::Manager;
 
 /// What a transaction did.
 #[derive(Default)]
@@ -294,41 +290,6 @@ impl Round<'_> {
             self.probe(probes).map_err(Trouble::Unit)?;
         }
         self.save(end.clone()).map_err(Trouble::State)
-    }
-
-    /// What the layer of this uid probes, where it is another revision than the one in force. In an image
-    /// nothing is, nor where units have yet to be restarted for it.
-    pub(super) fn probes<'e>(&self, uid: &str, end: &'e State, orders: &Orders) -> &'e [Probe] {
-        let held = |state: &'e State| Some(&state.layers.get(uid)?.layer);
-        let before = self.state.layers.get(uid).map(|held| &held.layer.digest);
-        let new = held(end).filter(|layer| Some(&layer.digest) != before);
-        let probes = new.and_then(|layer| layer.config.probes.as_ref());
-        match &self.agent.manager {
-            Manager::Offline => &[],
-            _ if !orders.pending.is_empty() => &[],
-            _ => probes.map_or(&[], |probes| &probes.0),
-        }
-    }
-
-    /// Has these hold.
-    pub(super) fn probe(&self, probes: &[Probe]) -> Result<(), Failure> {
-        let units = match &self.agent.manager {
-            Manager::Runs(units) => Ok(&**units),
-            Manager::Commands(_, why) | Manager::OutOfReach(why) => Err(*why),
-            Manager::Offline => return Ok(()),
-        };
-        // Where nobody knows the host's address, no operator sends any.
-        let address = self.agent.address.unwrap_or(Ipv4Addr::LOCALHOST.into());
-        probe::hold(probes, address, units).map_err(|failed| {
-            let probe::Failure { what, why, unit } = failed;
-            let journal = unit.zip(units.ok());
-            let journal = journal.map(|(unit, units)| units.journal(&unit));
-            Failure {
-                unit: what,
-                what: why,
-                lines: journal.unwrap_or_default(),
-            }
-        })
     }
 
     /// Ends with the files as they are now, and then tells units. It ends first: a restart that ends

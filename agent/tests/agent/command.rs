@@ -29,8 +29,7 @@ fn node() -> (Node, Programs) {
     ]))
     .unwrap();
     let programs = services.1.clone();
-    node.services = Some(services);
-    node.restart();
+    node.serve(&services);
     (node, programs)
 }
 

@@ -185,8 +185,7 @@ fn who_changes_it_again_and_again_is_not_fought_for_ever() {
 fn units_are_told_of_what_is_corrected() {
     let mut node = Node::prepared();
     let services = Services::default().with(UNIT, &[node.at(FILE)]);
-    node.services = Some(services.clone());
-    node.restart();
+    node.serve(&services);
     let wanted = file().notify(UNIT, edict_core::config::NotifyAction::Restart);
     node.apply(&wanted);
     services.told();
@@ -243,8 +242,7 @@ fn what_a_unit_does_not_run_with_is_left_and_holds_nothing() {
     let mut node = Node::prepared();
     let other = node.at("/etc/edict/other");
     let services = Services::default().with(UNIT, &[node.at(FILE), other]);
-    node.services = Some(services.clone());
-    node.restart();
+    node.serve(&services);
     let wanted = file().notify(UNIT, edict_core::config::NotifyAction::Restart);
     node.apply(&wanted);
     services.told();
@@ -275,8 +273,7 @@ fn what_a_unit_does_not_run_with_is_left_and_holds_nothing() {
 fn what_is_corrected_and_not_live_is_said_to_be_pending() {
     let mut node = Node::prepared();
     let services = Services::default().with(UNIT, &[node.at(FILE)]);
-    node.services = Some(services.clone());
-    node.restart();
+    node.serve(&services);
     let mut wanted = file().notify(UNIT, edict_core::config::NotifyAction::Restart);
     node.apply(&wanted);
     wanted.restarts = Restarts::Never;
@@ -297,8 +294,7 @@ fn settings_of_the_kernel_are_looked_at_as_well() {
     const SETTING: &str = "/proc/sys/vm/swappiness";
     let mut node = Node::prepared();
     let services = Services::default().kernel(SETTING, "60");
-    node.services = Some(services.clone());
-    node.restart();
+    node.serve(&services);
     node.apply(&layer("a").sysctl(json!({"vm.swappiness": "10"})));
     services.set_kernel(SETTING, "99");
     assert_eq!(short(&look(&node)), [(SETTING.to_owned(), Corrected, 1)]);
@@ -332,8 +328,7 @@ fn a_line_that_is_spoiled_is_said() {
 fn an_interrupted_change_is_nobody_s_drift() {
     let mut node = Node::prepared();
     let services = Services::default().with(UNIT, &[node.at(FILE)]);
-    node.services = Some(services.clone());
-    node.restart();
+    node.serve(&services);
     let bad = layer("a")
         .file(FILE, BROKEN)
         .notify(UNIT, edict_core::config::NotifyAction::Restart);
@@ -346,8 +341,7 @@ fn an_interrupted_change_is_nobody_s_drift() {
 fn what_happens_elsewhere_wakes_nobody() {
     let mut node = Node::prepared();
     let services = Services::default().kernel("/proc/sys/vm/swappiness", "60");
-    node.services = Some(services.clone());
-    node.restart();
+    node.serve(&services);
     node.push(&[&file(), &layer("b").sysctl(json!({"vm.swappiness": "10"}))]);
     watch::start(node.agent().clone(), node.at("/etc")).unwrap();
     // Once this is corrected the watcher is at work.

@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::io;
-use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -78,7 +77,7 @@ impl Scene {
                 host,
                 self.node.manager(),
                 store,
-                Some(Ipv4Addr::LOCALHOST.into()),
+                self.node.address,
             )
             .unwrap(),
         ));

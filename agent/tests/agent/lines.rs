@@ -52,8 +52,7 @@ fn a_name_among_others_is_left_to_people() {
 fn modules_of_two_are_loaded_by_one_unit() {
     let mut node = Node::prepared();
     let services = Services::default().with(LOADER, &[node.at(MODULES)]);
-    node.services = Some(services.clone());
-    node.restart();
+    node.serve(&services);
     let tree = node.tree();
     let module = |name: &str, module: &str| layer(name).block("modules", json!([{"name": module}]));
     let (a, b) = (module("a", "br-netfilter"), module("b", "nf_conntrack"));
@@ -124,8 +123,7 @@ fn what_two_trust_or_load_is_no_conflict() {
 fn other_parameters_wait_for_the_next_start() {
     let mut node = Node::prepared();
     let services = Services::default().with(LOADER, &[node.at(MODULES)]);
-    node.services = Some(services);
-    node.restart();
+    node.serve(&services);
     let module = |value: &str| {
         let modules = json!([{"name": "a", "parameters": {"x": value}}]);
         layer("a").block("modules", modules)
@@ -141,8 +139,7 @@ fn other_parameters_wait_for_the_next_start() {
 fn a_setting_that_is_none_for_a_unit_is_put_back() {
     let mut node = Node::prepared();
     let services = Services::default().with("app.service", &[]);
-    node.services = Some(services.clone());
-    node.restart();
+    node.serve(&services);
     let tree = node.tree();
     // As systemd does with Restart=always where a unit is Type=oneshot.
     services.breaks("app.service");
@@ -180,8 +177,7 @@ fn limits_are_lines_of_a_file_that_goes_again() {
 fn settings_of_a_service_disturb_it_no_more_than_they_have_to() {
     let mut node = Node::prepared();
     let services = Services::default().with("app.service", &[]);
-    node.services = Some(services.clone());
-    node.restart();
+    node.serve(&services);
     let tree = node.tree();
     let setting = |name: &str, value: &str| {
         let unit = json!([{"unit": "app.service", "settings": {name: value}}]);

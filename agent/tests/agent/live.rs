@@ -27,8 +27,7 @@ impl Live {
             .with(UNIT, &[node.at(CONF)])
             .with(OTHER, &[node.at(CONF)])
             .with("docker.service", &[node.at(DOCKER)]);
-        node.services = Some(services.clone());
-        node.restart();
+        node.serve(&services);
         Self { node, services }
     }
 

@@ -84,6 +84,12 @@ impl Node {
         }
     }
 
+    /// Another agent, that finds these services.
+    pub fn serve(&mut self, services: &Services) {
+        self.services = Some(services.clone());
+        self.restart();
+    }
+
     pub fn restart(&mut self) {
         self.restart_with(&Declared::default());
     }

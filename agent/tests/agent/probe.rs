@@ -4,7 +4,7 @@ use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use edict_agent::units::Active;
 use edict_core::config::NotifyAction;
@@ -36,11 +36,12 @@ fn applied(node: &Node, probe: &Value) -> LayerReport {
     report
 }
 
-/// Answers each request with this, and with each byte by itself where it is `slow`.
-fn server(answer: &'static str, slow: bool) -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = listener.local_addr().unwrap().port();
+/// Answers requests with these, the last one over and over, and with each byte by itself where it is `slow`.
+fn server(answers: Vec<&'static str>, slow: bool) -> u16 {
+    let mut answers = answers.into_iter();
+    let (listener, port) = listening();
     thread::spawn(move || {
+        let mut answer = "";
         for stream in listener.incoming() {
             let mut stream = stream.unwrap();
             let mut request = [0; 4096];
@@ -51,6 +52,7 @@ fn server(answer: &'static str, slow: bool) -> u16 {
                 "{request}"
             );
             assert!(request.ends_with("\r\n\r\n"), "{request}");
+            answer = answers.next().unwrap_or(answer);
             for piece in answer.as_bytes().chunks(if slow { 1 } else { 4096 }) {
                 let _ = stream.write_all(piece);
             }
@@ -59,20 +61,22 @@ fn server(answer: &'static str, slow: bool) -> u16 {
     port
 }
 
+/// A port, and who listens on it.
+fn listening() -> (TcpListener, u16) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    (listener, port)
+}
+
 /// A port that nobody listens on.
 fn closed() -> u16 {
-    TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port()
+    listening().1
 }
 
 #[test]
 fn a_port_is_listened_on_or_all_is_put_back() {
     let node = Node::new();
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = listener.local_addr().unwrap().port();
+    let (_listener, port) = listening();
     let report = applied(&node, &json!({"tcp": {"port": port}}));
     assert_eq!(report.outcome, Outcome::Applied, "{report:?}");
     drop(node);
@@ -91,14 +95,13 @@ fn a_port_is_listened_on_or_all_is_put_back() {
 #[test]
 fn what_takes_a_while_is_waited_for() {
     let node = Node::new();
-    let port = closed();
-    let late = thread::spawn(move || {
-        thread::sleep(Duration::from_millis(600));
-        TcpListener::bind(("127.0.0.1", port)).unwrap()
-    });
-    let report = applied(&node, &json!({"tcp": {"port": port}}));
+    let busy = "HTTP/1.1 503 Busy\r\n\r\n";
+    let port = server(vec![busy, busy, "HTTP/1.1 200 OK\r\n\r\n"], false);
+    let report = applied(
+        &node,
+        &json!({"http": {"port": port, "path": "/healthz?full"}}),
+    );
     assert_eq!(report.outcome, Outcome::Applied, "{report:?}");
-    drop(late.join());
 }
 
 #[test]
@@ -155,7 +158,7 @@ fn a_request_is_answered_as_it_should_be() {
         ),
     ] {
         let node = Node::new();
-        let port = server(answer, slow);
+        let port = server(vec![answer], slow);
         let mut http = json!({"port": port, "path": "/healthz?full"});
         if let Some(status) = status {
             http["status"] = json!(status);
@@ -179,8 +182,7 @@ fn a_unit_is_active_or_all_is_put_back() {
         let mut node = Node::prepared();
         let services = Services::default().with(UNIT, &[]);
         services.set(UNIT, active, false);
-        node.services = Some(services);
-        node.restart();
+        node.serve(&services);
         let report = applied(&node, &json!({"unit": UNIT, "timeoutSeconds": 1}));
         match why {
             None => assert_eq!(report.outcome, Outcome::Applied, "{report:?}"),
@@ -193,8 +195,7 @@ fn a_unit_is_active_or_all_is_put_back() {
         }
     }
     let mut node = Node::prepared();
-    node.services = Some(Services::default());
-    node.restart();
+    node.serve(&Services::default());
     let report = applied(&node, &json!({"unit": UNIT, "timeoutSeconds": 1}));
     let said = "does not hold within 1 s: it is not on this node";
     assert!(report.message.contains(said), "{report:?}");
@@ -212,8 +213,7 @@ fn a_unit_is_active_or_all_is_put_back() {
 #[test]
 fn what_is_in_force_is_not_probed_again() {
     let node = Node::new();
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = listener.local_addr().unwrap().port();
+    let (listener, port) = listening();
     let probe = json!({"tcp": {"port": port}, "timeoutSeconds": 1});
     applied(&node, &probe);
     drop(listener);
@@ -247,10 +247,8 @@ fn the_next_agent_probes_what_was_begun() {
     for holds in [true, false] {
         let mut node = Node::prepared();
         let services = Services::default().with(UNIT, &[node.at(FILE)]);
-        node.services = Some(services.clone());
-        node.restart();
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = listener.local_addr().unwrap().port();
+        node.serve(&services);
+        let (listener, port) = listening();
         let probe = json!({"tcp": {"port": port}, "timeoutSeconds": 1});
         let a = layer("a")
             .file(FILE, "new\n")
@@ -278,16 +276,13 @@ fn the_next_agent_probes_what_was_begun() {
 #[test]
 fn who_never_answers_is_not_waited_for() {
     for said in ["", "HTTP/1.1 100 Continue\r\n\r\n"] {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = listener.local_addr().unwrap().port();
+        let (listener, port) = listening();
         thread::spawn(move || {
+            let mut open = Vec::new();
             for stream in listener.incoming() {
                 let mut stream = stream.unwrap();
-                thread::spawn(move || {
-                    while stream.write_all(said.as_bytes()).is_ok() {
-                        thread::sleep(Duration::from_millis(10));
-                    }
-                });
+                while !said.is_empty() && stream.write_all(said.as_bytes()).is_ok() {}
+                open.push(stream);
             }
         });
         let node = Node::new();
@@ -312,8 +307,7 @@ fn an_agent_without_the_nodes_address_knows_none() {
 fn nothing_is_probed_that_has_yet_to_be_restarted() {
     let mut node = Node::prepared();
     let services = Services::default().with(UNIT, &[node.at(FILE)]);
-    node.services = Some(services);
-    node.restart();
+    node.serve(&services);
     let probe = json!({"tcp": {"port": closed()}, "timeoutSeconds": 1});
     let mut a = probing(&probe).notify(UNIT, NotifyAction::Restart);
     a.restarts = Restarts::Never;

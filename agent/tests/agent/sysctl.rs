@@ -16,8 +16,7 @@ const SWAP: &str = "/proc/sys/vm/swappiness";
 fn node() -> (Node, Services) {
     let services = Services::default().kernel(FORWARD, "0").kernel(SWAP, "60");
     let mut node = Node::prepared();
-    node.services = Some(services.clone());
-    node.restart();
+    node.serve(&services);
     (node, services)
 }
 
@@ -192,8 +191,7 @@ fn what_was_set_waits_until_systemd_can_be_asked() {
         "{}",
         report.message
     );
-    node.services = Some(services.clone());
-    node.restart();
+    node.serve(&services);
     node.release(&forward(""));
     assert_eq!(services.runs_with(FORWARD), "0");
     // Who keeps it asks nobody.

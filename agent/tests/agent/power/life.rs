@@ -1,6 +1,5 @@
 //! A life of a node: a revision, another one, and the way back; with every operation of it.
 
-use std::net::Ipv4Addr;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -104,7 +103,7 @@ pub fn open(
         host,
         manager,
         store,
-        Some(Ipv4Addr::LOCALHOST.into()),
+        None,
     )?))
 }
 

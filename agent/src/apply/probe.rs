@@ -1,13 +1,16 @@
 //! Whether what a `NodeConfig` probes holds on the host.
 
 use std::io::{self, Read as _, Write as _};
-use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use edict_core::config::probes::{Http, Probe};
+use edict_core::config::probes::Probe;
 
-use crate::units::{Active, Load, Units};
+use super::activate::{Failure, Orders};
+use super::round::Round;
+use crate::state::State;
+use crate::units::{Active, Manager, Units};
 
 /// How often a probe is tried that does not hold yet.
 const LOOK: Duration = Duration::from_millis(250);
@@ -18,24 +21,35 @@ const TRY_MIN: Duration = Duration::from_secs(1);
 /// The most bytes of an answer until its status has to be there.
 const HEAD_MAX: usize = 8 * 1024;
 
-/// A probe that does not hold.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Failure {
-    /// What is probed, in words.
-    pub what: String,
-    /// What is there instead.
-    pub why: String,
-    /// The unit that is meant, where one is.
-    pub unit: Option<String>,
+impl Round<'_> {
+    /// What the layer of this uid probes, where it is another revision than the one in force. In an image
+    /// nothing is, nor where units have yet to be restarted for it.
+    pub(super) fn probes<'e>(&self, uid: &str, end: &'e State, orders: &Orders) -> &'e [Probe] {
+        let probed = end.layers.get(uid).and_then(|held| {
+            let before = self.state.layers.get(uid);
+            let known = before.is_some_and(|before| before.layer.digest == held.layer.digest);
+            held.layer.config.probes.as_ref().filter(|_| !known)
+        });
+        match (&self.agent.manager, probed) {
+            (Manager::Offline, _) | (_, None) => &[],
+            _ if !orders.pending.is_empty() => &[],
+            (_, Some(probes)) => &probes.0,
+        }
+    }
+
+    /// Has these hold.
+    pub(super) fn probe(&self, probes: &[Probe]) -> Result<(), Failure> {
+        let manager = &self.agent.manager;
+        let units = manager.units().ok_or(manager.why().unwrap_or_default());
+        // Where nobody knows the host's address, no operator sends any.
+        let address = self.agent.address.unwrap_or(Ipv4Addr::LOCALHOST.into());
+        hold(probes, address, units)
+    }
 }
 
 /// Tries these until each has held once, all together: it takes as long as the one that may take the longest.
 /// `address` is the host's own; units are asked where they can be, and it is said why they can't.
-pub fn hold(
-    probes: &[Probe],
-    address: IpAddr,
-    units: Result<&dyn Units, &str>,
-) -> Result<(), Failure> {
+fn hold(probes: &[Probe], address: IpAddr, units: Result<&dyn Units, &str>) -> Result<(), Failure> {
     let begun = Instant::now();
     let mut open: Vec<_> = probes.iter().collect();
     loop {
@@ -53,9 +67,12 @@ pub fn hold(
             true
         });
         if let Some((probe, why)) = failed {
-            let (unit, what) = (probe.unit.clone(), what(probe, address));
-            let why = format!("does not hold within {} s: {why}", probe.seconds());
-            return Err(Failure { what, why, unit });
+            let asked = probe.unit.as_ref().zip(units.ok());
+            return Err(Failure {
+                unit: what(probe, address),
+                what: format!("does not hold within {} s: {why}", probe.seconds()),
+                lines: asked.map_or_else(Vec::new, |(unit, units)| units.journal(unit)),
+            });
         }
         if open.is_empty() {
             return Ok(());
@@ -65,18 +82,19 @@ pub fn hold(
 }
 
 fn what(probe: &Probe, address: IpAddr) -> String {
-    let at = |port: u32| match address {
-        IpAddr::V4(_) => format!("{address}:{port}"),
-        IpAddr::V6(_) => format!("[{address}]:{port}"),
-    };
     let what = match probe {
-        Probe { tcp: Some(tcp), .. } => at(tcp.port),
+        Probe { tcp: Some(tcp), .. } => at(address, tcp.port).to_string(),
         Probe {
             http: Some(http), ..
-        } => format!("http://{}{}", at(http.port), http.path()),
+        } => format!("http://{}{}", at(address, http.port), http.path()),
         _ => probe.unit.clone().unwrap_or_default(),
     };
     format!("the probe of {what}")
+}
+
+/// The guard lets no other port through than those there are; nobody listens on 0.
+fn at(address: IpAddr, port: u32) -> SocketAddr {
+    SocketAddr::new(address, u16::try_from(port).unwrap_or(0))
 }
 
 fn holds(
@@ -87,22 +105,24 @@ fn holds(
 ) -> Result<(), String> {
     if let Some(unit) = &probe.unit {
         let shown = units?.show(unit).map_err(|error| error.to_string())?;
-        return match (shown.load, shown.active) {
-            (Load::Absent, _) => Err("it is not on this node".to_owned()),
-            (Load::Broken(how), _) => Err(format!("it can't run on this node: it is {how}")),
-            (Load::Loaded, Active::Active) => Ok(()),
-            (Load::Loaded, Active::Changing) => Err("it is not ready".to_owned()),
-            (Load::Loaded, Active::Inactive) => Err("it does not run".to_owned()),
-            (Load::Loaded, Active::Failed) => Err("it has failed".to_owned()),
+        if let Some(why) = shown.load.why_not() {
+            return Err(format!("it {why}"));
+        }
+        return match shown.active {
+            Active::Active => Ok(()),
+            Active::Changing => Err("it is not ready".to_owned()),
+            Active::Inactive => Err("it does not run".to_owned()),
+            Active::Failed => Err("it has failed".to_owned()),
         };
     }
     let deadline = Instant::now() + within;
     if let Some(tcp) = &probe.tcp {
-        let connected = connect(address, tcp.port, deadline);
+        let connected = connect(at(address, tcp.port), deadline);
         return connected.map(drop).map_err(|error| said(&error));
     }
     if let Some(http) = &probe.http {
-        let status = status(address, http, deadline).map_err(|error| said(&error))?;
+        let status =
+            status(at(address, http.port), http.path(), deadline).map_err(|error| said(&error))?;
         if status != http.status() {
             return Err(format!("it answers with {status}"));
         }
@@ -119,18 +139,15 @@ fn left(deadline: Instant) -> io::Result<Duration> {
     Ok(left)
 }
 
-fn connect(address: IpAddr, port: u32, deadline: Instant) -> io::Result<TcpStream> {
-    let port = u16::try_from(port).map_err(|_| io::Error::other("there is no such port"))?;
-    TcpStream::connect_timeout(&SocketAddr::new(address, port), left(deadline)?)
+fn connect(to: SocketAddr, deadline: Instant) -> io::Result<TcpStream> {
+    TcpStream::connect_timeout(&to, left(deadline)?)
 }
 
-fn status(address: IpAddr, http: &Http, deadline: Instant) -> io::Result<u32> {
-    let mut stream = connect(address, http.port, deadline)?;
+fn status(of: SocketAddr, path: &str, deadline: Instant) -> io::Result<u32> {
+    let mut stream = connect(of, deadline)?;
     // The guard lets no path through that has more than one line.
     let request = format!(
-        "GET {} HTTP/1.1\r\nHost: {}\r\nUser-Agent: edict-agent\r\nConnection: close\r\n\r\n",
-        http.path(),
-        SocketAddr::new(address, u16::try_from(http.port).unwrap_or(0)),
+        "GET {path} HTTP/1.1\r\nHost: {of}\r\nUser-Agent: edict-agent\r\nConnection: close\r\n\r\n",
     );
     stream.set_write_timeout(Some(left(deadline)?))?;
     stream.write_all(request.as_bytes())?;
