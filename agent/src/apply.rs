@@ -30,6 +30,7 @@ mod round;
 mod setting;
 mod transact;
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -43,6 +44,7 @@ use crate::command::{Commands, InForce as Revisions};
 use crate::commit;
 use crate::drift::Drifts;
 use crate::host::{Host, Live};
+use crate::probation::Probations;
 use crate::state::{self, Hold, InForce, State, Store};
 use crate::units::Manager;
 use crate::watch::Waker;
@@ -59,6 +61,8 @@ pub struct Agent {
     manager: Manager,
     /// The host's own address, for probes, where it is known.
     address: Option<IpAddr>,
+    /// Whether the operator still reaches the host.
+    probations: Probations,
     store: Store,
     /// Held by the push that is being done.
     turn: Mutex<()>,
@@ -126,6 +130,7 @@ impl Agent {
             host: Live::over(Box::new(host), manager.clone()),
             manager,
             address: None,
+            probations: Probations::default(),
             store,
             turn: Mutex::new(()),
             commands: Mutex::new(commands),
@@ -138,6 +143,16 @@ impl Agent {
             holds: Mutex::new(state.holds.clone()),
             state: Mutex::new(state),
         })
+    }
+
+    /// From now on an operator hears this agent, and can say that it reaches the node.
+    pub fn hears(&self) {
+        self.probations.hear();
+    }
+
+    /// An operator has reached the node by a new connection. Whether that was waited for.
+    pub fn confirm(&self, mark: &str) -> bool {
+        self.probations.confirm(mark)
     }
 
     /// The name of the node.
@@ -251,7 +266,10 @@ impl Agent {
             let error: &dyn std::error::Error = &error;
             tracing::error!(error, "the commands can't be kept");
         }
-        let report = Round::new(self, push.policy.clone(), push.wire).push(push, say);
+        let say = RefCell::new(say);
+        let tell = |event| (say.borrow_mut())(event);
+        let report = Round::new(self, push.policy.clone(), push.wire).push(push, &tell);
+        let say = say.into_inner();
         let (layers, releases, settled) = (
             report.layers.len(),
             report.releases.len(),

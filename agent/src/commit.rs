@@ -6,7 +6,7 @@ use std::io;
 use edict_core::resource::is_under;
 use edict_core::wire::Written;
 
-use crate::host::{Found, Host, Seen, Staged, Whole, explain, is_setting};
+use crate::host::{Found, Host, Seen, Staged, Whole, explain, is_setting, is_table};
 use crate::plan::Plan;
 use crate::state::{self, Store};
 
@@ -250,7 +250,8 @@ impl<'a> Commit<'a> {
 
     fn set(&mut self, path: &str, whole: &Whole) -> Result<(), Failure> {
         match self.write_over(path, whole) {
-            Err((path, _, error)) if !self.needed.contains(&path) => {
+            // Who may reach the host is never left as it should not be.
+            Err((path, _, error)) if !self.needed.contains(&path) && !is_table(&path) => {
                 self.refused.insert(path, error);
                 Ok(())
             }
@@ -306,7 +307,7 @@ impl<'a> Commit<'a> {
                 }
             };
             if let Err(error) = result {
-                if is_setting(&path) {
+                if is_setting(&path) && !is_table(&path) {
                     tracing::warn!(path, %error, "this setting can't be set back");
                     continue;
                 }

@@ -17,7 +17,7 @@ use edict_core::guard::path::ROOT;
 use edict_core::resource::Owner;
 use serde::{Deserialize, Serialize};
 
-pub use live::{Live, is_setting};
+pub use live::{Live, is_setting, is_table};
 pub use rooted::Rooted;
 
 /// The most bytes that a file may have to be looked into or kept: it is held in memory.

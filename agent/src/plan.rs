@@ -11,7 +11,7 @@ use edict_core::layer::DeletionPolicy;
 use edict_core::resolve::Resolution;
 use edict_core::resource::{Owner, Place, is_under};
 
-use crate::host::{FILE_MAX, Found, Meta, Seen, Whole};
+use crate::host::{FILE_MAX, Found, Meta, Seen, Whole, is_table};
 use crate::ledger::{Ledger, Original};
 
 /// Permissions of a new file when nobody says otherwise.
@@ -214,7 +214,8 @@ impl<'a> Planner<'a> {
         if let Some(whole) = wanted {
             self.write(path, whole);
         } else if *self.found(path) != Found::Absent {
-            if self.facts.seen.get(path).is_some_and(|s| s.mount_point) {
+            let seen = self.facts.seen.get(path);
+            if seen.is_some_and(|seen| seen.mount_point) && !is_table(path) {
                 return Err(Error::Mounted(path.to_owned()));
             }
             self.plan.removals.insert(path.to_owned());

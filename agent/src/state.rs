@@ -6,6 +6,7 @@ mod store;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use edict_core::config::firewall::TABLE;
 use edict_core::layer::Layer;
 use edict_core::resolve::{Rendered, Resolution, resolve};
 use edict_core::resource::{Action, Resource};
@@ -58,6 +59,9 @@ pub struct State {
     /// The units that read what that transaction changes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub activating: Option<Activating>,
+    /// Firewalls that the operator has reached this node through: uids of their layers, and digests.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub proven: BTreeMap<String, String>,
 }
 
 /// A unit that still runs with what it read before.
@@ -124,6 +128,7 @@ impl Default for State {
             pending: BTreeMap::new(),
             open: false,
             activating: None,
+            proven: BTreeMap::new(),
         }
     }
 }
@@ -190,6 +195,31 @@ pub fn resolution(layers: &BTreeMap<String, InForce>) -> Resolution {
 }
 
 impl State {
+    /// The layer whose firewall counts.
+    pub fn firewall(&self) -> Option<&Layer> {
+        let resolution = resolution(&self.layers);
+        let owned = resolution.files.get(TABLE)?;
+        Some(&self.layers.get(&owned.by)?.layer)
+    }
+
+    /// The same, where nobody has reached this node through it yet.
+    pub fn unproven(&self) -> Option<&Layer> {
+        let layer = self.firewall()?;
+        let known = self.proven.get(&layer.uid);
+        (known != Some(&layer.digest)).then_some(layer)
+    }
+
+    /// With the firewall that counts as one that the operator reaches this node through.
+    #[must_use]
+    pub fn proved(mut self) -> Self {
+        let layer = self
+            .unproven()
+            .map(|layer| (layer.uid.clone(), layer.digest.clone()));
+        self.proven.extend(layer);
+        self.proven.retain(|uid, _| self.layers.contains_key(uid));
+        self
+    }
+
     /// With the lowest version that reads it.
     #[must_use]
     pub fn stamped(mut self) -> Self {

@@ -2,6 +2,7 @@
 //! D-Bus daemon. Source of names and signatures: org.freedesktop.systemd1(5).
 
 mod program;
+mod table;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -171,6 +172,18 @@ impl Units for Systemd {
         let done = self.run(&name, &[SYSCTL, &shown], SETTINGS, true, OUTPUT_MAX);
         let _ = fs::remove_file(&file);
         done.map(drop)
+    }
+
+    fn table(&self) -> Result<Option<String>, Error> {
+        self.loaded()
+    }
+
+    fn load(&self, script: &str) -> Result<(), Error> {
+        self.nft_reads(script)
+    }
+
+    fn ruleset(&self) -> Result<String, Error> {
+        self.nft(&["--json", "list", "ruleset"], table::RULESET_MAX)
     }
 
     fn lacks(&self, modules: &[&str]) -> Result<Vec<String>, Error> {

@@ -33,6 +33,10 @@ pub enum Error {
     },
 }
 
+/// Stands for a table whose script is lost, and has nft take it away: before Edict there was none.
+pub const UNKNOWN: &str =
+    "# A table that nobody knows any more.\ntable inet edict\ndelete table inet edict\n";
+
 /// What units can be asked and told. Each call ends within a time of its own.
 pub trait Units: Programs {
     /// How a unit is now.
@@ -51,6 +55,13 @@ pub trait Units: Programs {
     fn settings(&self, paths: &[&str]) -> Result<BTreeMap<String, String>, Error>;
     /// Sets one of them. One that there is not is left alone.
     fn set(&self, path: &str, value: &str) -> Result<(), Error>;
+    /// The script that Edict's table of nftables was loaded from; `None` where there is no such table. One that
+    /// nobody knows any more is [`UNKNOWN`].
+    fn table(&self) -> Result<Option<String>, Error>;
+    /// Has nft read a script, all of it or nothing.
+    fn load(&self, script: &str) -> Result<(), Error>;
+    /// All that nftables has on the host, as `nft --json list ruleset` says it.
+    fn ruleset(&self) -> Result<String, Error>;
     /// Which of these modules the kernel does not have, neither to be loaded nor built in.
     fn lacks(&self, modules: &[&str]) -> Result<Vec<String>, Error>;
     /// The last lines that a unit has in the journal, the newest first, since a long message is cut;

@@ -10,6 +10,7 @@ mod daemon;
 pub mod dns;
 pub mod docker;
 pub mod files;
+pub mod firewall;
 pub mod hosts;
 pub mod limits;
 pub mod modules;
@@ -38,6 +39,7 @@ pub use daemon::Daemon;
 pub use dns::Dns;
 pub use docker::Docker;
 pub use files::Files;
+pub use firewall::Firewall;
 pub use hosts::Hosts;
 pub use limits::Limits;
 pub use modules::Modules;
@@ -72,6 +74,9 @@ pub struct Config {
     /// Whole files under /etc.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub files: Option<Files>,
+    /// Who may reach the node itself: a table of nftables, beside those that are there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub firewall: Option<Firewall>,
     /// Names that the node finds without a name server, as lines of /etc/hosts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hosts: Option<Hosts>,
@@ -154,13 +159,14 @@ fn referred<'a>(
 
 impl Config {
     /// The names of the blocks that this release knows, as an agent's hello says them.
-    pub const BLOCKS: [&str; 13] = [
+    pub const BLOCKS: [&str; 14] = [
         "caCertificates",
         "commands",
         "containerd",
         "dns",
         "docker",
         "files",
+        "firewall",
         "hosts",
         "limits",
         "modules",
@@ -195,6 +201,7 @@ impl Config {
             dns,
             docker,
             files,
+            firewall,
             hosts,
             limits,
             modules,
@@ -212,6 +219,7 @@ impl Config {
             ("dns", given(dns.as_ref())),
             ("docker", given(docker.as_ref())),
             ("files", given(files.as_ref())),
+            ("firewall", given(firewall.as_ref())),
             ("hosts", given(hosts.as_ref())),
             ("limits", given(limits.as_ref())),
             ("modules", given(modules.as_ref())),
@@ -441,6 +449,7 @@ mod tests {
             dns: Some(Dns::default()),
             docker: Some(Docker::default()),
             files: Some(Files::default()),
+            firewall: Some(Firewall::default()),
             hosts: Some(Hosts::default()),
             limits: Some(Limits::default()),
             modules: Some(Modules::default()),

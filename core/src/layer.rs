@@ -5,6 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::config::Config;
+use crate::config::firewall::Facts;
 use crate::content::Contents;
 use crate::digest;
 use crate::guard::{Policy, Violation};
@@ -37,6 +38,9 @@ pub struct Layer {
     /// Which try was asked for last, if ever one was. No part of the revision.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry: Option<Retry>,
+    /// What the cluster knows of its own addresses, where the layer is about them. No part of the revision.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub facts: Option<Facts>,
     /// What the layer says.
     pub config: Config,
     /// What the configuration refers to.
@@ -64,7 +68,15 @@ impl Layer {
 
     /// What the layer wants of a host, by block. For layers that passed [`Self::check`].
     pub fn render(&self) -> Vec<(&'static str, Resource)> {
-        self.config.render(&self.contents)
+        let facts = self.facts.as_ref().zip(self.config.firewall.as_ref());
+        let Some((facts, firewall)) = facts else {
+            return self.config.render(&self.contents);
+        };
+        let config = Config {
+            firewall: Some(firewall.with(facts)),
+            ..self.config.clone()
+        };
+        config.render(&self.contents)
     }
 
     /// What the layer wants of a host, whichever block it comes from. For layers that passed
@@ -191,6 +203,7 @@ mod tests {
             restarts: Restarts::Allowed,
             drift: Drift::Correct,
             retry: None,
+            facts: None,
             config,
             contents,
         }

@@ -205,6 +205,7 @@ mod tests {
             restarts: crate::layer::Restarts::Allowed,
             drift: crate::layer::Drift::Correct,
             retry: None,
+            facts: None,
             config: Config::default(),
             contents: crate::content::Contents::default(),
         }

@@ -5,6 +5,7 @@
 //! | `GET /v1/hello` | | [`Hello`] |
 //! | `GET /v1/drift/N` | | how often what is known of drift has changed, a number: as soon as it is not N, or after half a minute |
 //! | `POST /v1/plan` | [`Push`] | [`Planned`]: what the push would do; nothing is written |
+//! | `POST /v1/confirm/MARK` | | whether that [`Probation`] was waited for |
 //! | `POST /v1/push` | [`Push`] | a stream of [`Event`]s, one JSON object a line, the last one [`Event::Done`]; an empty line while the agent waits for something |
 //!
 //! A request that is refused as a whole answers with a status of 4xx and a [`Refusal`].
@@ -43,6 +44,8 @@ pub const HELLO: &str = "/v1/hello";
 pub const DRIFTS: &str = "/v1/drift";
 /// The path of a [`Push`] that is only planned. Its fence is not compared: nothing is done.
 pub const PLAN: &str = "/v1/plan";
+/// The path where an operator says that it has reached a node anew; behind it the mark of a [`Probation`].
+pub const CONFIRM: &str = "/v1/confirm";
 /// The path of [`Push`].
 pub const PUSH: &str = "/v1/push";
 /// The port that agents listen on.
@@ -256,8 +259,24 @@ pub enum Event {
     Released(ReleaseReport),
     /// A layer has been applied, or could not be.
     Layer(LayerReport),
+    /// The operator has to show that it still reaches the node. Only said of layers that an operator who does not
+    /// know this does not push.
+    Probation(Probation),
     /// Everything is done; the last line.
     Done(Report),
+}
+
+/// What of a node is in force on probation: it is put back unless the operator says in time, at [`CONFIRM`]
+/// and by a new connection, that it reaches the node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Probation {
+    /// Name of the `NodeConfig`.
+    pub name: String,
+    /// Names this probation.
+    pub mark: String,
+    /// How long it is.
+    pub seconds: u32,
 }
 
 impl Event {
@@ -266,7 +285,7 @@ impl Event {
     pub fn said_to(mut self, wire: u32) -> Self {
         if wire < UNITS {
             let layers = match &mut self {
-                Self::Released(_) => &mut [][..],
+                Self::Released(_) | Self::Probation(_) => &mut [][..],
                 Self::Layer(layer) => std::slice::from_mut(layer),
                 Self::Done(report) => &mut report.layers,
             };

@@ -270,6 +270,7 @@ fn layer(config: Config) -> Layer {
         restarts: Restarts::Allowed,
         drift: edict_core::layer::Drift::Correct,
         retry: None,
+        facts: None,
         config,
         contents: Contents::default(),
     }

@@ -46,7 +46,7 @@ async fn mistakes_are_refused_at_admission() -> Result<()> {
                 "spec.target.selector.matchExpressions[0]",
                 "In and NotIn need values",
             ),
-            (json!({"target": all()}), "spec", "there is nothing to configure: give one of caCertificates, commands, containerd, dns, docker, files, hosts, limits, modules, ntp, proxy, sysctl, units"),
+            (json!({"target": all()}), "spec", "there is nothing to configure: give one of caCertificates, commands, containerd, dns, docker, files, firewall, hosts, limits, modules, ntp, proxy, sysctl, units"),
             (file("etc/motd"), "spec.files[0].path", "must be an absolute path under /etc/"),
             (file("/opt/motd"), "spec.files[0].path", "must be an absolute path under /etc/"),
             (file("/etc/edict/../motd"), "spec.files[0].path", "must not have '.' or '..' in it"),

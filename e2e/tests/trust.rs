@@ -56,6 +56,7 @@ fn push(node: &str) -> Push {
         restarts: Restarts::Allowed,
         drift: edict_core::layer::Drift::Correct,
         retry: None,
+        facts: None,
         config,
         contents: Contents::default(),
     };

@@ -10,10 +10,11 @@ mod plain;
 mod proxies;
 mod registries;
 
-use edict_core::config::{Config, Docker};
+use edict_core::config::{Config, Docker, Firewall};
 use edict_core::content::{Contents, Kind, Source};
 use edict_core::guard::{Policy, Violation, text, value};
 use edict_core::resource::{self, Keys, Resource};
+use ipnet::IpNet;
 use serde_json::{Map, Value};
 
 use input::Input;
@@ -131,6 +132,7 @@ fn reads_back(config: &Config, contents: &Contents, policy: &Policy) {
     let mut keys = expected_keys(config);
     let mut settings = 0;
     let mut environment = None;
+    let mut table = None;
     let (mut sysctls, mut live_values) = (0, 0);
     for (block, resource) in &resources {
         match resource {
@@ -149,6 +151,7 @@ fn reads_back(config: &Config, contents: &Contents, policy: &Policy) {
                 assert_eq!(found.path, "/etc/docker/daemon.json");
                 sets_exactly(found, &std::mem::take(&mut keys));
             }
+            Resource::Live(live) if *block == "firewall" => table = Some(live),
             Resource::Live(live) => {
                 let rest = live
                     .path
@@ -183,7 +186,13 @@ fn reads_back(config: &Config, contents: &Contents, policy: &Policy) {
     plain::are_those_asked_for(config, &plain);
     command::are_those_asked_for(config, policy);
     are_one_request_each(config);
-    let known = [of("files"), registries, proxies, plain].concat();
+    let own = of("firewall");
+    assert_eq!(table.is_some(), config.firewall.is_some());
+    if let (Some(firewall), Some(table)) = (&config.firewall, table) {
+        lets_in_what_is_asked_for(firewall, &table.value);
+        assert_eq!(own[0].content, table.file().content);
+    }
+    let known = [of("files"), registries, proxies, plain, own].concat();
     assert_eq!(files.len(), known.len());
 }
 
@@ -206,6 +215,43 @@ fn are_those_asked_for(config: &Config, contents: &Contents, found: &[&resource:
         assert!(found.mode.is_none_or(|mode| mode <= 0o777), "{found:?}");
         let owner = found.owner.map(|owner| (owner.uid, owner.gid));
         assert_eq!(owner, wanted.owner.map(|owner| (owner.uid, owner.gid)));
+    }
+}
+
+/// One table of rules that each say one thing, and no other table.
+fn lets_in_what_is_asked_for(firewall: &Firewall, script: &str) {
+    let (head, rules) = script.split_once("policy drop;").expect("it drops");
+    assert_eq!(head.matches("table ").count(), 3, "{script}");
+    let rules = rules
+        .strip_suffix("\n\t}\n}")
+        .expect("nothing is behind it");
+    for rule in rules.trim().lines() {
+        let plain = |c: char| c.is_ascii_alphanumeric() || " \t{},.:/-\"".contains(c);
+        assert!(rule.chars().all(plain), "{rule:?}");
+        let braces = rule.matches('{').count();
+        assert!(
+            braces <= 2 && rule.matches('}').count() == braces,
+            "{rule:?}"
+        );
+        assert_eq!(rule.matches("accept").count(), 1, "{rule:?}");
+    }
+    // Whoever is let in by name is in one of the ranges that are written.
+    let allow = firewall.allow.iter().flatten();
+    for range in allow.flat_map(|allow| allow.from.iter().flatten()) {
+        let range: IpNet = range.parse().expect("it was let through");
+        let written = rules
+            .split([' ', ','])
+            .filter_map(|word| word.parse::<IpNet>().ok());
+        let all = if range.addr().is_ipv4() {
+            "nfproto ipv4 "
+        } else {
+            "nfproto ipv6 "
+        };
+        let mut covers = written.map(|written| written.contains(&range));
+        assert!(
+            covers.any(|covers| covers) || rules.contains(all),
+            "{range} in {script}"
+        );
     }
 }
 

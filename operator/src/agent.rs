@@ -111,6 +111,12 @@ impl Agent {
         self.ask(Method::POST, wire::PLAN, body.into(), PLAN).await
     }
 
+    /// Says that the node is reached, by this connection. Whether the agent has waited for that.
+    pub async fn confirm(&mut self, mark: &str) -> Result<bool, Error> {
+        let path = format!("{}/{mark}", wire::CONFIRM);
+        self.ask(Method::POST, &path, Bytes::new(), HELLO).await
+    }
+
     /// Asks for something that is answered at once and whole.
     async fn ask<T: DeserializeOwned>(
         &mut self,

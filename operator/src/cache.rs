@@ -6,11 +6,13 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use edict_core::config::firewall::Facts;
 use edict_core::guard::Policy;
 use edict_crds::{Fleet, NodeConfig, NodeState};
 use futures::{FutureExt as _, Stream, StreamExt as _, TryStreamExt as _};
 use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet};
 use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod, Secret};
+use k8s_openapi::api::networking::v1::ServiceCIDR;
 use kube::runtime::reflector::{self, Store};
 use kube::runtime::watcher::Event;
 use kube::runtime::{WatchStreamExt as _, watcher};
@@ -19,6 +21,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{broadcast, watch};
 
+use crate::node::proof;
 use events::{Pauses, none_without_kind};
 
 /// The label that tells the agents' pods.
@@ -83,6 +86,8 @@ pub struct Cache {
     pub fleets: Store<Fleet>,
     /// All nodes.
     pub nodes: Store<Node>,
+    /// The ranges of services' addresses.
+    pub service_cidrs: Store<ServiceCIDR>,
     /// The agents' pods.
     pub agents: Store<Pod>,
     /// The revisions in Edict's namespace.
@@ -136,6 +141,9 @@ impl Cache {
         let nodes = work.follow(Api::<Node>::all(client.clone()), own.clone(), |_| {
             Change::Node
         });
+        // A cluster before Kubernetes 1.33 has none.
+        let service_cidrs = watcher(Api::<ServiceCIDR>::all(client.clone()), own.clone());
+        let service_cidrs = work.fill(none_without_kind(service_cidrs), |_| Change::Node);
         let agents = work.follow(
             Api::<Pod>::namespaced(client.clone(), namespace),
             agents,
@@ -154,6 +162,7 @@ impl Cache {
             states,
             fleets,
             nodes,
+            service_cidrs,
             agents,
             revisions,
             daemonsets,
@@ -229,6 +238,29 @@ impl Cache {
     pub fn fleet(&self) -> Option<Arc<Fleet>> {
         self.fleets
             .find(|fleet| edict_crds::name(fleet) == edict_crds::fleet::NAME)
+    }
+
+    /// What the cluster knows of its own addresses.
+    pub fn facts(&self) -> Facts {
+        let nodes = self.nodes.state();
+        let services = self.service_cidrs.state();
+        let ranges = |node: &Arc<Node>| {
+            let spec = node.spec.clone().unwrap_or_default();
+            let all = spec.pod_cidrs.into_iter().flatten().chain(spec.pod_cidr);
+            all.filter_map(|range| range.parse().ok())
+                .collect::<Vec<_>>()
+        };
+        let served = |range: &Arc<ServiceCIDR>| {
+            let all = range.spec.clone().unwrap_or_default().cidrs;
+            let all = all.into_iter().flatten();
+            all.filter_map(|range| range.parse().ok())
+                .collect::<Vec<_>>()
+        };
+        Facts {
+            nodes: nodes.iter().flat_map(|node| proof::address(node)).collect(),
+            pods: nodes.iter().flat_map(ranges).collect(),
+            services: services.iter().flat_map(served).collect(),
+        }
     }
 
     /// What `NodeConfig`s may do, as the Fleet says.

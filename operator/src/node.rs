@@ -9,6 +9,7 @@ mod compose;
 pub mod orphan;
 mod pace;
 mod planned;
+pub(crate) mod proof;
 mod worker;
 
 use std::collections::HashMap;

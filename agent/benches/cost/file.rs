@@ -59,6 +59,7 @@ fn push(files: impl IntoIterator<Item = (String, String)>) -> Push {
         restarts: Restarts::Allowed,
         drift: edict_core::layer::Drift::Correct,
         retry: None,
+        facts: None,
         config,
         contents: Contents::default(),
     };

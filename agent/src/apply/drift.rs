@@ -17,7 +17,7 @@ use super::error::Error;
 use super::round::Round;
 use super::transact::Way;
 use super::{Agent, locked};
-use crate::host::{Found, Host as _, Meta, Seen, Whole, is_setting};
+use crate::host::{Found, Host as _, Meta, Seen, Whole, is_setting, is_table};
 use crate::plan::{Facts, plan};
 use crate::state::{State, resolution};
 
@@ -35,15 +35,22 @@ struct Difference {
 /// Something is changed only when it stays as it is for that long: somebody may be writing it just now.
 const STILL: Duration = Duration::from_millis(200);
 
+/// How often putting back is tried where it fails.
+const AGAIN: Duration = Duration::from_secs(15);
+
 impl Agent {
     /// Looks at everything that is in force. What somebody else has changed is corrected, or only said,
     /// as its `NodeConfig` has it. Answers with when to look again although nothing happens.
     pub fn look_for_drift(&self, now: Instant) -> Option<Instant> {
         let _turn = locked(&self.turn);
         let mut round = Round::new(self, Policy::default(), wire::VERSION);
-        // An interrupted change is mended with the next push, and is nobody else's.
+        // An interrupted change is nobody else's. It may be why no push comes any more.
         if round.state.open {
-            return None;
+            if let Err(error) = round.recover() {
+                let error: &dyn std::error::Error = &error;
+                tracing::warn!(error, "an interrupted change can't be put back yet");
+            }
+            return round.state.open.then(|| now + AGAIN);
         }
         let mut differences = round.differences();
         let mut moves = false;
@@ -91,6 +98,8 @@ impl Round<'_> {
         let paths = wanted.files.keys().chain(wanted.keys.keys());
         let paths: BTreeSet<_> = paths
             .filter(|path| live || !is_setting(path))
+            // That is for a push, which asks the operator.
+            .filter(|path| !is_table(path) || self.state.unproven().is_none())
             .cloned()
             .collect();
         let mut there = BTreeMap::new();

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::TryLockError;
 
+use edict_core::config::firewall;
 use edict_core::format::Format;
 use edict_core::resolve::Resolution;
 use edict_core::resource::{Action, KeyPath, is_under};
@@ -14,7 +15,7 @@ use serde_json::Value;
 use super::Agent;
 use super::round::Round;
 use crate::diff;
-use crate::host::{Entry, Found, Seen, View, Whole};
+use crate::host::{Entry, Found, Seen, View, Whole, is_table};
 use crate::ledger::{Before, KeyEntry, Stamp};
 use crate::plan::Plan;
 use crate::state::{self, State, resolution};
@@ -118,7 +119,7 @@ impl Agent {
         }
         let before = round.state.clone();
         round.overlay = Some(overlay);
-        let report = round.push(push, &mut |_: Event| {});
+        let report = round.push(push, &|_: Event| {});
         let mut secret = [&before, &round.state].map(secrets).concat();
         if before.open {
             // Whose contents these are is not known: those of a layer that is not in force may be there.
@@ -129,6 +130,9 @@ impl Agent {
         let mut changes: Vec<_> = changes
             .filter(|change| change.before != change.after)
             .collect();
+        // Its file says the same.
+        let file = changes.iter().any(|change| change.path == firewall::PATH);
+        changes.retain(|change| !file || !is_table(&change.path));
         let after = (&round.state, resolution(&round.state.layers));
         for change in &mut changes {
             change.secret = secret.contains(&change.path);

@@ -45,7 +45,14 @@ impl Round<'_> {
         report: &mut LayerReport,
     ) {
         let message = self.tell(&layer.name, error);
-        if self.wire >= HOLDS && !interrupted && error.was_begun() {
+        // What the cluster knows of its addresses may have changed, of a revision that is known to do.
+        let facts = layer.facts.is_some()
+            && self
+                .state
+                .layers
+                .get(&layer.uid)
+                .is_some_and(|held| held.layer.digest == layer.digest);
+        if !facts && self.wire >= HOLDS && !interrupted && error.was_begun() {
             let why = mask(&error.once_put_back()).into_owned();
             self.put_on_hold(layer, Hold::new(layer, &why), report);
         }

@@ -105,7 +105,9 @@ impl Round<'_> {
         let Some(manager) = self.agent.manager.units() else {
             return Ok(Resumed::Astray);
         };
-        if !plan.is_ok_and(|plan| plan.is_idle()) {
+        // Nobody hears this agent yet, so nobody could say that the node is reached: with the next push it is
+        // tried anew.
+        if !plan.is_ok_and(|plan| plan.is_idle()) || end.unproven().is_some() {
             return Ok(Resumed::Astray);
         }
         tracing::info!("going on with an interrupted change");

@@ -14,6 +14,7 @@ use super::dry::{Over, Overlay};
 use super::error::Error;
 use super::transact::Way;
 use super::{Agent, locate, locked, modules, report, setting};
+use crate::firewall;
 use crate::host::{View, is_setting};
 use crate::state::{self, InForce, State, resolution};
 use crate::units::{Active, Shown};
@@ -38,6 +39,8 @@ pub(super) struct Round<'a> {
     pub(super) overlay: Option<Overlay>,
     /// What units would be told, where nobody is.
     pub(super) orders: BTreeMap<String, Action>,
+    /// Who hears what is done, as it is.
+    pub(super) say: &'a dyn Fn(Event),
 }
 
 impl<'a> Round<'a> {
@@ -53,11 +56,13 @@ impl<'a> Round<'a> {
             written: BTreeMap::new(),
             overlay: None,
             orders: BTreeMap::new(),
+            say: &|_| {},
         }
     }
 
     /// Does a push, but for saying that it is done.
-    pub(super) fn push(&mut self, push: &Push, say: &mut dyn FnMut(Event)) -> Report {
+    pub(super) fn push(&mut self, push: &Push, say: &'a dyn Fn(Event)) -> Report {
+        self.say = say;
         if let Err(error) = self.recover() {
             tracing::error!(
                 error = &error as &dyn std::error::Error,
@@ -145,8 +150,12 @@ impl<'a> Round<'a> {
             pending: Vec::new(),
             restart: false,
         };
+        self.keep_facts(layer);
         if layer.digest != digest(&layer.config, &layer.contents) {
             report.message.push_str(OTHER_DIGEST);
+        } else if let Some(why) = self.lacks(layer) {
+            report.outcome = Outcome::Failed;
+            report.message = why;
         } else if report.violations.is_empty() && !self.is_held(layer, &mut report) {
             let ledger = &self.state.ledger;
             let located = self.on_host(|host| locate::locate(host, ledger, layer, &self.policy));
@@ -220,6 +229,39 @@ impl<'a> Round<'a> {
         }
     }
 
+    /// Has the revision in force go by what the cluster knows of its own addresses now, whatever becomes of the one
+    /// that is pushed: a node that joins is kept out otherwise.
+    fn keep_facts(&mut self, layer: &Layer) {
+        let Some(mut held) = self.state.layers.get(&layer.uid).cloned() else {
+            return;
+        };
+        let known = held.layer.config.firewall.is_some() && layer.facts.is_some();
+        if !known || held.layer.facts == layer.facts {
+            return;
+        }
+        held.layer.facts.clone_from(&layer.facts);
+        let touched = held.touches();
+        let mut next = self.state.clone();
+        next.layers.insert(layer.uid.clone(), held);
+        let way = Way::Forward(layer.uid.clone());
+        if let Err(error) = self.transact(next, touched, DeletionPolicy::Restore, &way) {
+            // It is tried with each push, and holds up nothing.
+            self.tell(&layer.name, &error);
+        }
+    }
+
+    /// Why a layer can't be applied here whatever it says.
+    fn lacks(&self, layer: &Layer) -> Option<String> {
+        let firewall = layer.config.firewall.as_ref()?;
+        if let Some(unknown) = firewall.unknown(layer.facts.as_ref()) {
+            return Some(unknown);
+        }
+        let why = self.agent.manager.why()?;
+        Some(format!(
+            "firewall: who may reach this node can't be said by its kernel, since {why}: have systemd in the agent's reach"
+        ))
+    }
+
     /// That the kernel has the modules that a new revision brings in and that are to be loaded now. systemd
     /// only logs it where it has not.
     fn has_modules(&self, held: &InForce) -> Result<(), Error> {
@@ -273,11 +315,34 @@ impl<'a> Round<'a> {
         } else {
             Outcome::PendingReload
         };
+        if let Some(said) = held.and_then(|held| self.kept_out(held))
+            && !report.message.contains(&said)
+        {
+            let message = std::mem::take(&mut report.message);
+            report.message = report::sentences([message, said]);
+        }
         let settings = self.on_host(|host| setting::unmet(host, &resources));
         if !settings.is_empty() {
             let message = std::mem::take(&mut report.message);
             report.message = report::sentences(std::iter::once(message).chain(settings));
             report.outcome = Outcome::Unread;
+        }
+    }
+
+    /// What a plan says of others that keep somebody out, where a layer says who is let in.
+    fn kept_out(&self, held: &InForce) -> Option<String> {
+        held.layer.config.firewall.as_ref()?;
+        let units = self
+            .agent
+            .manager
+            .units()
+            .filter(|_| self.overlay.is_some())?;
+        let ruleset = units.ruleset().map_err(|error| error.to_string());
+        let drops = ruleset
+            .and_then(|ruleset| firewall::drops(&ruleset).map_err(|error| error.to_string()));
+        match drops {
+            Ok(drops) => firewall::sentence(&drops),
+            Err(why) => Some(format!("what other tables drop can't be told: {why}")),
         }
     }
 

@@ -1,10 +1,12 @@
 //! One transaction: whole or not at all, files and units together.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
+use edict_core::config::firewall::{TABLE, mark};
 use edict_core::layer::{DeletionPolicy, Restarts};
 use edict_core::resolve::Resolution;
-use edict_core::wire::{HOLDS, Written};
+use edict_core::wire::{Event, HOLDS, Probation, Written};
 
 use super::Agent;
 use super::activate::{Failure, Orders};
@@ -14,7 +16,7 @@ use super::modules;
 use super::round::Round;
 use crate::commit::{self, Commit};
 use crate::host::live::missing;
-use crate::host::{Found, Host as _, Seen, is_setting};
+use crate::host::{Found, Host as _, Seen, is_setting, is_table};
 use crate::ledger::{Ledger, Original};
 use crate::plan::{Facts, Plan, plan};
 use crate::state::{self, Activating, Hold, Pending, State, Told, resolution};
@@ -109,7 +111,11 @@ impl Round<'_> {
         way: &Way,
     ) -> Result<Changed, Error> {
         let before = resolution(&self.state.layers);
-        let after = resolution(&next.layers);
+        let mut after = resolution(&next.layers);
+        if matches!(way, Way::Back(_)) && next.unproven().is_some() {
+            // It waits for a push of its own, which asks the operator; until then there is none.
+            after.files.remove(TABLE);
+        }
         touched.extend(differences(&before, &after));
         if self.state.open {
             // What an interrupted change has left is mended along with this one, or neither ends.
@@ -132,7 +138,8 @@ impl Round<'_> {
             let seen = seen.get(*path);
             seen.is_some_and(|seen| seen.found == Found::Absent)
         };
-        if let Some(path) = needed.iter().find(absent) {
+        // Nobody makes a setting; the table is made.
+        if let Some(path) = needed.iter().filter(|path| !is_table(path)).find(absent) {
             return Err(Error::Look {
                 path: path.clone(),
                 source: missing(),
@@ -229,7 +236,11 @@ impl Round<'_> {
         let refused = commit.refused();
         let ended = match way {
             Way::Back(_) => self.give_back(end.clone(), orders).map_err(Trouble::State),
-            Way::Forward(uid) => self.bring_in(uid, &end, orders).map(|()| Vec::new()),
+            Way::Forward(uid) => {
+                let table = plan.writes.contains_key(TABLE);
+                let ended = self.bring_in(uid, end.clone(), orders, table);
+                ended.map(|()| Vec::new())
+            }
         };
         let trouble = match ended {
             Ok(sorry) => {
@@ -262,34 +273,70 @@ impl Round<'_> {
     }
 
     /// Tells units that their files have changed, once that is written down with the end that is
-    /// meant, and ends there.
-    fn bring_in(&mut self, uid: &str, end: &State, orders: &Orders) -> Result<(), Trouble> {
-        let probes = self.probes(uid, end, orders);
+    /// meant, and ends there. Where there is another `table`, the operator has to reach this node before.
+    fn bring_in(
+        &mut self,
+        uid: &str,
+        mut end: State,
+        orders: &Orders,
+        table: bool,
+    ) -> Result<(), Trouble> {
+        if table && let Some(probation) = probation(&end) {
+            // An agent without an operator has nobody to wait for.
+            if self.agent.probations.is_heard() {
+                self.is_about(uid, &end, orders)?;
+                self.prove(probation).map_err(Trouble::Unit)?;
+            }
+            end = end.proved();
+        }
+        let probes = self.probes(uid, &end, orders);
         let is_told = self.agent.manager.units().is_some() && !orders.is_empty();
         if is_told || !probes.is_empty() {
-            let told = Told {
-                layer: uid.to_owned(),
-                end: Box::new(State {
-                    report: None,
-                    ..end.clone()
-                }),
-            };
-            let activating = Activating {
-                units: orders.units.clone(),
-                told: Some(told),
-            };
-            let told = State {
-                activating: Some(activating),
-                ..self.state.clone()
-            };
-            self.save(told).map_err(Trouble::State)?;
+            self.is_about(uid, &end, orders)?;
             if let Some(units) = self.agent.manager.units() {
                 let told = orders.carry_out(units, &|_, _| false);
                 told.map_err(Trouble::Unit)?;
             }
             self.probe(probes).map_err(Trouble::Unit)?;
         }
-        self.save(end.clone()).map_err(Trouble::State)
+        self.save(end).map_err(Trouble::State)
+    }
+
+    /// Writes down what is about to be done so that this end is reached.
+    fn is_about(&mut self, uid: &str, end: &State, orders: &Orders) -> Result<(), Trouble> {
+        let told = Told {
+            layer: uid.to_owned(),
+            end: Box::new(State {
+                report: None,
+                ..end.clone()
+            }),
+        };
+        let activating = Activating {
+            units: orders.units.clone(),
+            told: Some(told),
+        };
+        let told = State {
+            activating: Some(activating),
+            ..self.state.clone()
+        };
+        self.save(told).map_err(Trouble::State)
+    }
+
+    /// Has the operator reach this node.
+    fn prove(&self, probation: Probation) -> Result<(), Failure> {
+        let (mark, seconds) = (probation.mark.clone(), probation.seconds);
+        let within = Duration::from_secs(seconds.into());
+        let say = || (self.say)(Event::Probation(probation));
+        if self.agent.probations.wait(&mark, within, say) {
+            return Ok(());
+        }
+        Err(Failure {
+            unit: "the firewall".to_owned(),
+            what: format!(
+                "keeps the cluster out: within {seconds} s the operator has not reached the agent and the                  kubelet's port by new connections, with the node Ready"
+            ),
+            lines: Vec::new(),
+        })
     }
 
     /// Ends with the files as they are now, and then tells units. It ends first: a restart that ends
@@ -360,6 +407,19 @@ impl Round<'_> {
         }
         Ok(originals)
     }
+}
+
+/// What is in force on probation at first: the firewall of another revision than the operator has reached this
+/// node through. What the cluster knows of its own addresses is no revision.
+fn probation(end: &State) -> Option<Probation> {
+    let layer = end.unproven()?;
+    let resolution = resolution(&end.layers);
+    let text = String::from_utf8_lossy(content(&resolution, TABLE)?);
+    Some(Probation {
+        name: layer.name.clone(),
+        mark: mark(&text)?.to_owned(),
+        seconds: layer.config.firewall.as_ref()?.probation(),
+    })
 }
 
 /// The paths that two resolutions want to be different.

@@ -1,9 +1,11 @@
-//! What the kernel runs with, as if it were files of the host: `/proc/sys`, asked and set through the
-//! host's systemd. The agent's own `/proc/sys` is no help: it shows the network of its pod.
+//! What the kernel runs with, as if it were files of the host: `/proc/sys`, and Edict's own table of
+//! nftables. Both are asked and set through the host's systemd. The agent's own are no help: they are those of
+//! the network of its pod.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
+use edict_core::config::firewall::{GONE, TABLE};
 use edict_core::config::sysctl::ROOT;
 use edict_core::resource::{Owner, is_under};
 
@@ -23,14 +25,20 @@ pub struct Live {
     manager: Manager,
 }
 
-/// Whether it is a setting of the kernel.
+/// Whether it is a setting of the kernel, or Edict's table.
 pub fn is_setting(path: &str) -> bool {
-    is_under(path, ROOT)
+    is_under(path, ROOT) || is_table(path)
+}
+
+/// Whether it is Edict's table.
+pub fn is_table(path: &str) -> bool {
+    path == TABLE
 }
 
 /// Whether it is one, or a folder above some.
 fn is_above(path: &str) -> bool {
-    is_setting(path) || path == ROOT || is_under(ROOT, path)
+    let above = |place: &str| path == place || is_under(place, path);
+    is_setting(path) || above(ROOT) || above(TABLE)
 }
 
 impl Live {
@@ -45,6 +53,13 @@ impl Live {
             io::Error::other(why)
         };
         self.manager.units().ok_or_else(out_of_reach)
+    }
+
+    /// Edict's table, as the script that it was loaded from.
+    fn table(&self) -> io::Result<Seen> {
+        let script = self.units()?.table().map_err(io::Error::other)?;
+        let script = script.map(|script| script.trim_end().to_owned());
+        Ok(seen(script.as_ref()))
     }
 
     fn values(&self, paths: &[&str]) -> io::Result<BTreeMap<String, String>> {
@@ -88,6 +103,9 @@ impl View for Live {
     }
 
     fn look(&self, path: &str) -> io::Result<Seen> {
+        if is_table(path) {
+            return self.table();
+        }
         if is_setting(path) {
             return Ok(seen(self.values(&[path])?.get(path)));
         }
@@ -96,7 +114,7 @@ impl View for Live {
 
     /// All settings are asked for at once.
     fn look_all(&self, paths: &BTreeSet<String>) -> BTreeMap<String, io::Result<Seen>> {
-        let asked = |path: &&String| is_setting(path);
+        let asked = |path: &&String| is_setting(path) && !is_table(path);
         let settings: Vec<_> = paths.iter().filter(asked).map(String::as_str).collect();
         let values = if settings.is_empty() {
             Ok(BTreeMap::new())
@@ -105,7 +123,7 @@ impl View for Live {
         };
         let look = |path: &String| {
             let seen = match &values {
-                _ if !is_setting(path) => self.etc.look(path),
+                _ if !asked(&path) => self.look(path),
                 Ok(values) => Ok(seen(values.get(path))),
                 Err(error) => Err(io::Error::new(error.kind(), error.to_string())),
             };
@@ -151,6 +169,9 @@ impl Host for Live {
         }
         let text = String::from_utf8_lossy(&whole.content);
         let value = text.trim_end();
+        if is_table(path) {
+            return self.units()?.load(&text).map_err(io::Error::other);
+        }
         self.units()?.set(path, value).map_err(io::Error::other)?;
         match self.values(&[path])?.get(path) {
             None => Err(missing()),
@@ -162,6 +183,9 @@ impl Host for Live {
     }
 
     fn remove(&self, path: &str) -> io::Result<()> {
+        if is_table(path) {
+            return self.units()?.load(GONE).map_err(io::Error::other);
+        }
         if is_setting(path) {
             // Nobody makes or removes one; it was not there when it was looked at.
             return Ok(());

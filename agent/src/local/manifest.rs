@@ -284,6 +284,7 @@ impl Wanted {
                 restarts: restarts.unwrap_or_default(),
                 drift: Drift::default(),
                 retry: None,
+                facts: None,
                 config,
                 contents,
             }

@@ -1,4 +1,4 @@
-//! What can be asked: `GET /v1/hello`, `GET /v1/drift/N`, `POST /v1/plan` and `POST /v1/push`.
+//! What can be asked: `GET /v1/hello`, `GET /v1/drift/N`, `POST /v1/confirm/MARK`, `POST /v1/plan` and `POST /v1/push`.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use bytes::Bytes;
 use edict_core::wire::{
-    self, DRIFTS, Event, HELLO, Hello, MESSAGE_MAX, PLAN, PUSH, Planned, Push, Refusal,
+    self, CONFIRM, DRIFTS, Event, HELLO, Hello, MESSAGE_MAX, PLAN, PUSH, Planned, Push, Refusal,
 };
 use futures::stream;
 use http::{StatusCode, header};
@@ -48,6 +48,7 @@ struct Shared {
 
 /// The routes. Pushes under way are tracked by `pushes`; none is begun once the server is `ending`.
 pub fn router(agent: Arc<Agent>, pushes: TaskTracker, ending: CancellationToken) -> Router {
+    agent.hears();
     let shared = Shared {
         agent,
         turn: Arc::default(),
@@ -57,6 +58,7 @@ pub fn router(agent: Arc<Agent>, pushes: TaskTracker, ending: CancellationToken)
     Router::new()
         .route(HELLO, get(hello))
         .route(&format!("{DRIFTS}/{{seen}}"), get(drifts))
+        .route(&format!("{CONFIRM}/{{mark}}"), post(confirm))
         .route(PLAN, post(plan))
         .route(PUSH, post(push))
         .with_state(shared)
@@ -77,6 +79,11 @@ async fn drifts(State(shared): State<Shared>, Path(seen): Path<u64>) -> Json<u64
     }
     let now = *count.borrow();
     Json(now)
+}
+
+/// The operator has reached this node, by the connection that this comes by.
+async fn confirm(State(shared): State<Shared>, Path(mark): Path<String>) -> Json<bool> {
+    Json(shared.agent.confirm(&mark))
 }
 
 /// The push that a request carries, which this agent does not refuse.

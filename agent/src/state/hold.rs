@@ -60,6 +60,7 @@ mod tests {
             restarts: edict_core::layer::Restarts::Allowed,
             drift: edict_core::layer::Drift::Correct,
             retry: retry.map(Retry::of),
+            facts: None,
             config: Config::default(),
             contents: Contents::default(),
         }

@@ -168,6 +168,8 @@ impl Systemd {
             ("ExecStart", exec),
             ("TimeoutStartUSec", Value::time(within)),
             ("StandardOutputFileToTruncate", output_file),
+            // It would go where the output goes.
+            ("StandardError", Value::text("journal")),
             ("LimitFSIZE", Value::Number(most)),
             ("CollectMode", Value::text("inactive-or-failed")),
         ];

@@ -14,6 +14,7 @@ mod drift;
 mod dry;
 mod environment;
 mod faults;
+mod firewall;
 mod give_back;
 mod held;
 mod lines;

@@ -277,6 +277,7 @@ pub fn layer(name: &str) -> Layer {
         restarts: Restarts::Allowed,
         drift: edict_core::layer::Drift::Correct,
         retry: None,
+        facts: None,
         config,
         contents: Contents::default(),
     }

@@ -7,8 +7,9 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use edict_agent::units::{self, Active, Ended, Error, Load, Manager, Mark, Shown, Units};
+use edict_agent::units::{self, Active, Ended, Error, Load, Manager, Mark, Shown, UNKNOWN, Units};
 use edict_core::catalogue::Program;
+use edict_core::config::firewall::GONE;
 use edict_core::resource::Action;
 
 use crate::programs::Programs;
@@ -37,6 +38,8 @@ struct Inner {
     says: Option<String>,
     /// What the kernel runs with, by path.
     kernel: BTreeMap<String, String>,
+    /// The script of Edict's table of nftables.
+    table: Option<String>,
     /// The agent dies when it sets this, before or after.
     dies_setting: Option<(String, bool)>,
     /// How often the kernel's settings were asked for.
@@ -91,6 +94,16 @@ impl Services {
     /// It is there no more.
     pub fn lose_kernel(&self, path: &str) {
         self.inner().kernel.remove(path);
+    }
+
+    /// The script that Edict's table was loaded from.
+    pub fn loaded(&self) -> Option<String> {
+        self.inner().table.clone()
+    }
+
+    /// Somebody else has nft load something.
+    pub fn set_table(&self, script: Option<&str>) {
+        self.inner().table = script.map(ToOwned::to_owned);
     }
 
     pub fn runs_with(&self, path: &str) -> String {
@@ -326,6 +339,33 @@ impl Units for Services {
         Ok(asked
             .map(|(path, value)| (path.clone(), value.clone()))
             .collect())
+    }
+
+    fn table(&self) -> Result<Option<String>, Error> {
+        let inner = self.inner();
+        if inner.silent {
+            return Err(Error::Unreachable("no answer".to_owned()));
+        }
+        Ok(inner.table.clone())
+    }
+
+    fn load(&self, script: &str) -> Result<(), Error> {
+        let mut inner = self.inner();
+        if inner.silent {
+            return Err(Error::Unreachable("no answer".to_owned()));
+        }
+        let is_gone = script == GONE || script == UNKNOWN;
+        let refused = script.contains("tcp dport { 666 }");
+        if refused {
+            let (doing, result) = ("nft".to_owned(), "failed".to_owned());
+            return Err(Error::Job { doing, result });
+        }
+        inner.table = (!is_gone).then(|| script.to_owned());
+        Ok(())
+    }
+
+    fn ruleset(&self) -> Result<String, Error> {
+        Ok(r#"{"nftables": []}"#.to_owned())
     }
 
     /// A kernel that has all but one.

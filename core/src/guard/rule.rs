@@ -375,6 +375,18 @@ rules! {
         source: "RFC 9112, 3.2; CWE-113",
         advice: "begin with a slash, and write what is not visible ASCII in percent-encoding",
     }
+    ADDRESS_RANGE "address-range" {
+        stops: "what is no range of addresses, or not the usual way to write it",
+        example: r#"address-range "10.0.0.0/8 accept""#,
+        source: "RFC 4632, 3.1; RFC 5952",
+        advice: "use a range such as 10.0.0.0/8 or 2001:db8::/32, with nothing behind the prefix; one address is 10.0.0.1/32",
+    }
+    FIREWALL_ALLOW "firewall-allow" {
+        stops: "letting in everybody to every port",
+        example: r#"config {"firewall": {"allow": [{}]}}"#,
+        source: "CWE-284",
+        advice: "give ports, from, or both",
+    }
     LENGTH "length" {
         stops: "values longer than any honest one",
         example: "mirror-of 513",

@@ -17,7 +17,7 @@ use ipnet::IpNet;
 use super::rule::{self, Rule};
 
 pub use certificate::{ders, pem};
-pub use host::{address, host_name, name_server, search_domain, time_server};
+pub use host::{address, host_name, name_server, range, search_domain, time_server};
 pub use kernel::{sysctl_key, sysctl_value};
 pub use limit::{Amount, limit_domain, limit_value, module, module_value};
 pub use proxy::{no_proxy, proxy};

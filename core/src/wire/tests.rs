@@ -13,6 +13,7 @@ fn push() -> Push {
         restarts: crate::layer::Restarts::Allowed,
         drift: crate::layer::Drift::Correct,
         retry: None,
+        facts: None,
         config: Config {
             docker: Some(Docker::default()),
             ..Config::default()

@@ -53,6 +53,7 @@ const KINDS: &[&str] = &[
     "command-path",
     "command-any",
     "probe-path",
+    "address-range",
 ];
 
 /// What careless parsers go back over: the same piece without an end, open brackets, signs that

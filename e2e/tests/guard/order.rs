@@ -21,6 +21,7 @@ pub fn layer(number: usize, priority: i32, age: i64, subject: Subject) -> Layer 
         restarts: Restarts::Allowed,
         drift: edict_core::layer::Drift::Correct,
         retry: None,
+        facts: None,
         config: subject.config,
         contents: subject.contents,
     }

@@ -120,6 +120,7 @@ pub fn subject(kind: &str, value: &Value) -> Subject {
             let run = kind.trim_start_matches("command-");
             of(json!({"commands": [{"run": run, "with": {"p": value}}]}))
         }
+        "address-range" => of(json!({"firewall": {"allow": [{"from": [value]}]}})),
         "probe-path" => of(json!({"probes": [{"http": {"port": 80, "path": value}}]})),
         "sysctl-key" => of(json!({"sysctl": {text(value): "1"}})),
         "sysctl-value" => of(json!({"sysctl": {"vm.swappiness": value}})),

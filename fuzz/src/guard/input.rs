@@ -10,6 +10,7 @@ use edict_core::config::certificates::CaCertificate;
 use edict_core::config::commands::CommandRun;
 use edict_core::config::containerd::{Capability, Mirror, Registry};
 use edict_core::config::files::{File, FileOwner, Files};
+use edict_core::config::firewall::Allow;
 use edict_core::config::hosts::HostEntry;
 use edict_core::config::limits::{Limit, LimitItem, LimitType};
 use edict_core::config::modules::Module;
@@ -143,7 +144,9 @@ impl Input {
                 }
             }
             "address" | "host-name" | "time-server" | "name-server" | "search-domain"
-            | "module" | "limit" | "unit-setting" | "trusted" | "probe" => self.plain(kind, &value),
+            | "module" | "limit" | "unit-setting" | "trusted" | "probe" | "range" => {
+                self.plain(kind, &value);
+            }
             "run" | "with" => self.command(kind, &value),
             "allowed" => self.policy.allowed.push(value),
             "protected" => self.policy.protected.push(value),
@@ -209,6 +212,13 @@ impl Input {
                 let name = first.to_owned();
                 let modules = config.modules.get_or_insert_default();
                 modules.0.push(Module { name, parameters });
+            }
+            "range" => {
+                let firewall = config.firewall.get_or_insert_default();
+                firewall.allow.get_or_insert_default().push(Allow {
+                    from: Some(vec![value.to_owned()]),
+                    ports: None,
+                });
             }
             "probe" => {
                 let http = Http {

@@ -1,6 +1,7 @@
 //! What one node's agent is to be told, and what its answer means. Pure.
 
 use edict_core::config::Config;
+use edict_core::config::firewall::Facts;
 use edict_core::content::Contents;
 use edict_core::guard::{Policy, Violation, text};
 use edict_core::layer::{self, Drift, Layer, Restarts};
@@ -42,6 +43,7 @@ pub fn compose(
     orphans: &[wire::Held],
     hello: &Hello,
     policy: &Policy,
+    facts: &Facts,
 ) -> Result<Composed, TooOld> {
     // One that is newer by one speaks our version too.
     if !(wire::OLDEST..=wire::VERSION + 1).contains(&hello.wire) {
@@ -58,7 +60,7 @@ pub fn compose(
     let mut refused = Vec::new();
     let mut accepted = Vec::new();
     for (reference, config, contents) in layers {
-        match layer(&reference, config, contents, hello, policy)? {
+        match layer(&reference, config, contents, hello, policy, facts)? {
             Ok(layer) => accepted.push(layer),
             Err((digest, violations)) => {
                 refused.push(refusal(&reference, &digest, &violations));
@@ -104,6 +106,7 @@ pub(super) fn layer(
     contents: Contents,
     hello: &Hello,
     policy: &Policy,
+    facts: &Facts,
 ) -> Result<Result<Layer, (String, Vec<Violation>)>, TooOld> {
     let lacks = |block: &&str| !hello.blocks.iter().any(|known| known == block);
     if let Some(block) = config.needs().find(lacks) {
@@ -141,6 +144,7 @@ pub(super) fn layer(
             .retry
             .clone()
             .filter(|_| hello.wire >= wire::HOLDS),
+        facts: config.firewall.is_some().then(|| facts.clone()),
         config,
         contents,
     }))

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
+use edict_core::config::firewall::Facts;
 use edict_core::config::{Config, sysctl};
 use edict_core::content::Contents;
 use edict_core::guard::{Policy, text};
@@ -82,13 +83,14 @@ pub fn question(
     contents: Contents,
     hello: &Hello,
     policy: &Policy,
+    facts: &Facts,
 ) -> Result<Push, Box<PlanStatus>> {
     let said = |outcome, message: &str| Err(Box::new(status(reference, outcome, message)));
     if !hello.plans {
         let old = "the agent plans nothing yet: update the Fleet's agent image";
         return said(PlanOutcome::Failed, old);
     }
-    match compose::layer(reference, config, contents, hello, policy) {
+    match compose::layer(reference, config, contents, hello, policy, facts) {
         Err(TooOld(message)) => said(PlanOutcome::Failed, &message),
         Ok(Err((_, violations))) => said(PlanOutcome::Refused, &compose::message("", &violations)),
         Ok(Ok(layer)) => Ok(compose::push(node, policy, vec![layer], Vec::new())),

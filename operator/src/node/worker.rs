@@ -24,6 +24,7 @@ use tokio::sync::{Notify, Semaphore, watch};
 
 use super::pace::{HEARTBEAT, Pace};
 use super::planned::Plans;
+use super::proof::Proof;
 use super::{command, compose, orphan};
 use crate::agent::{Agent, Error};
 use crate::content;
@@ -232,8 +233,17 @@ impl Worker {
         if !orphans.is_empty() {
             orphans = self.forsaken(orphans, hello).await?;
         }
-        let composed = compose::compose(&self.node, &state.spec, layers, &orphans, hello, &policy)
-            .map_err(|compose::TooOld(message)| Failure::TooOld(message))?;
+        let facts = self.context.cache.facts();
+        let composed = compose::compose(
+            &self.node,
+            &state.spec,
+            layers,
+            &orphans,
+            hello,
+            &policy,
+            &facts,
+        );
+        let composed = composed.map_err(|compose::TooOld(message)| Failure::TooOld(message))?;
         let digest = composed.push.digest.clone();
         let expected = command::expected(&composed.push);
 
@@ -373,9 +383,23 @@ impl Worker {
     async fn push(&mut self, push: &wire::Push) -> Result<Report, Failure> {
         let began = Instant::now();
         let node = self.node.clone();
+        let context = self.context.clone();
+        let connection = self.connection.as_ref();
+        let reached = connection.map(|(address, identity, _)| (*address, identity.clone()));
         let result = self
             .agent()?
             .push(push, |event| match event {
+                Event::Probation(probation) => {
+                    if let Some((address, identity)) = reached.clone() {
+                        let proof = Proof {
+                            context: context.clone(),
+                            node: node.clone(),
+                            address,
+                            identity,
+                        };
+                        tokio::spawn(proof.give(probation.clone()));
+                    }
+                }
                 Event::Layer(layer) => {
                     tracing::info!(node, layer = layer.name, outcome = ?layer.outcome, "layer");
                 }

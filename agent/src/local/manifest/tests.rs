@@ -115,7 +115,7 @@ fn what_is_not_read_is_said_with_its_place() {
         ),
         (
             config("spec: {target: {role: All}}"),
-            "some.yaml, object 1: one: spec: there is nothing to configure: give one of caCertificates, commands, containerd, dns, docker, files, hosts, limits, modules, ntp, proxy, sysctl, units",
+            "some.yaml, object 1: one: spec: there is nothing to configure: give one of caCertificates, commands, containerd, dns, docker, files, firewall, hosts, limits, modules, ntp, proxy, sysctl, units",
         ),
         (
             config("spec: {paths: {protect: [/etc/a]}}").replace("NodeConfig", "Fleet"),

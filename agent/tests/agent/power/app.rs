@@ -125,6 +125,18 @@ impl Units for App {
         })
     }
 
+    fn table(&self) -> Result<Option<String>, Error> {
+        Ok(None)
+    }
+
+    fn load(&self, _: &str) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn ruleset(&self) -> Result<String, Error> {
+        Ok(String::new())
+    }
+
     fn lacks(&self, _modules: &[&str]) -> Result<Vec<String>, Error> {
         Ok(Vec::new())
     }

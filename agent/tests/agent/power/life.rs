@@ -170,6 +170,7 @@ pub fn take(agent: &Agent, recorder: &Recorder, course: Course, number: usize) {
     agent.push(&push, &mut |event| match event {
         Event::Layer(_) | Event::Released(_) => said(Said::Step(number)),
         Event::Done(_) => said(Said::Report(number)),
+        Event::Probation(_) => {}
     });
 }
 

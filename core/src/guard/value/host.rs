@@ -2,6 +2,8 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use ipnet::IpNet;
+
 use super::super::rule::{self, Rule};
 use super::{broken, is_domain};
 
@@ -11,6 +13,14 @@ const NAME_MAX: usize = 253;
 /// An address as it is usually written.
 pub fn address(text: &str) -> Vec<&'static Rule> {
     broken([(!is_ip(text), &rule::ADDRESS)])
+}
+
+/// A range of addresses as it is usually written, with nothing behind its prefix.
+pub fn range(text: &str) -> Vec<&'static Rule> {
+    let holds = text
+        .parse()
+        .is_ok_and(|range: IpNet| range.trunc().to_string() == text);
+    broken([(!holds, &rule::ADDRESS_RANGE)])
 }
 
 /// Other spellings of an address mean it to some programs and not to others.

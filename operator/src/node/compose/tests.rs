@@ -69,9 +69,17 @@ fn everything_that_is_named_is_pushed_and_orphans_leave() {
     hello.layers = vec![held("a"), held("b"), held("c")];
     let orphans = orphans(&spec, &hello);
     assert_eq!(orphans, [held("c")]);
-    let composed = compose("n", &spec, vec![one], &orphans, &hello, &Policy::default())
-        .ok()
-        .unwrap();
+    let composed = compose(
+        "n",
+        &spec,
+        vec![one],
+        &orphans,
+        &hello,
+        &Policy::default(),
+        &Facts::default(),
+    )
+    .ok()
+    .unwrap();
     assert_eq!(composed.push.layers.len(), 1);
     let layer = &composed.push.layers[0];
     assert_eq!((layer.name.as_str(), layer.priority), ("name-a", 3));
@@ -105,6 +113,7 @@ fn what_the_guard_refuses_is_not_pushed() {
         &[],
         &hello(),
         &Policy::default(),
+        &Facts::default(),
     )
     .ok()
     .unwrap();
@@ -133,6 +142,7 @@ fn an_agent_that_does_not_know_a_block_is_not_sent_it() {
         &[],
         &hello(),
         &Policy::default(),
+        &Facts::default(),
     )
     .err()
     .unwrap();
@@ -144,7 +154,18 @@ fn an_agent_that_does_not_know_a_block_is_not_sent_it() {
         wire: 99,
         ..hello()
     };
-    assert!(compose("n", &spec, vec![files], &[], &newer, &Policy::default()).is_err());
+    assert!(
+        compose(
+            "n",
+            &spec,
+            vec![files],
+            &[],
+            &newer,
+            &Policy::default(),
+            &Facts::default()
+        )
+        .is_err()
+    );
 }
 
 #[test]
@@ -159,7 +180,15 @@ fn a_field_that_an_agent_does_not_know_is_not_sent_to_it() {
             ..hello()
         };
         let layers = vec![files.clone()];
-        compose("n", &spec, layers, &[], &hello, &Policy::default())
+        compose(
+            "n",
+            &spec,
+            layers,
+            &[],
+            &hello,
+            &Policy::default(),
+            &Facts::default(),
+        )
     };
     let TooOld(message) = compose(&["files"]).err().unwrap();
     assert!(
@@ -178,10 +207,18 @@ fn what_may_be_restarted_is_told_to_who_restarts() {
     let push = |wire| {
         let hello = Hello { wire, ..hello() };
         let layers = vec![never.clone()];
-        compose("n", &spec, layers, &[], &hello, &Policy::default())
-            .ok()
-            .unwrap()
-            .push
+        compose(
+            "n",
+            &spec,
+            layers,
+            &[],
+            &hello,
+            &Policy::default(),
+            &Facts::default(),
+        )
+        .ok()
+        .unwrap()
+        .push
     };
     assert_eq!(push(wire::UNITS).layers[0].restarts, Restarts::Never);
     for older in wire::OLDEST..wire::UNITS {
@@ -199,6 +236,7 @@ fn what_may_be_restarted_is_told_to_who_restarts() {
         &[],
         &hello,
         &Policy::default(),
+        &Facts::default(),
     );
     let push = composed.ok().unwrap().push;
     assert_eq!(push.layers[0].drift, Drift::Report);
@@ -212,10 +250,18 @@ fn another_try_is_asked_for_where_it_is_understood() {
     let push = |wire| {
         let hello = Hello { wire, ..hello() };
         let layers = vec![asking.clone()];
-        compose("n", &spec, layers, &[], &hello, &Policy::default())
-            .ok()
-            .unwrap()
-            .push
+        compose(
+            "n",
+            &spec,
+            layers,
+            &[],
+            &hello,
+            &Policy::default(),
+            &Facts::default(),
+        )
+        .ok()
+        .unwrap()
+        .push
     };
     assert_eq!(push(wire::HOLDS).layers[0].retry, Some(Retry::of("now")));
     assert_ne!(push(wire::HOLDS).digest, push(wire::HOLDS - 1).digest);

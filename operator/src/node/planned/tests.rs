@@ -3,6 +3,7 @@
     reason = "json!() reads best where it is written"
 )]
 
+use edict_core::config::firewall::Facts;
 use edict_core::wire;
 use serde_json::{Value, json};
 
@@ -36,6 +37,7 @@ fn ask(hello: &Hello, mirror: &str) -> Result<Push, (PlanOutcome, String)> {
         Contents::default(),
         hello,
         &Policy::default(),
+        &Facts::default(),
     );
     asked.map_err(|status| {
         assert_eq!(

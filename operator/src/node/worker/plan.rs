@@ -24,7 +24,7 @@ impl Worker {
     ) -> anyhow::Result<()> {
         let wanted = &state.spec.plans;
         self.plans.retain(wanted);
-        let policy = self.context.cache.policy();
+        let (policy, facts) = (self.context.cache.policy(), self.context.cache.facts());
         // What the node has now, and what somebody else has changed there, makes another plan.
         let has = digest::of(&(&status.layers, &status.releases));
         let changes = hello.drifts.as_ref().map(|drifts| &drifts.list);
@@ -36,9 +36,9 @@ impl Worker {
         let mut plans = Vec::new();
         for reference in wanted {
             let asked = match self.revision(&reference.revision).await {
-                Ok((config, contents)) => {
-                    planned::question(&self.node, reference, config, contents, hello, &policy)
-                }
+                Ok((config, contents)) => planned::question(
+                    &self.node, reference, config, contents, hello, &policy, &facts,
+                ),
                 Err(error) => Err(Box::new(planned::failed(reference, &format!("{error:#}")))),
             };
             let push = match asked {

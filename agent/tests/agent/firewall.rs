@@ -1,0 +1,341 @@
+//! The firewall: Edict's own table, as a whole, on probation, and given back.
+
+use std::collections::BTreeSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::{Duration, Instant};
+
+use edict_agent::units::UNKNOWN;
+use edict_core::config::NotifyAction;
+use edict_core::config::firewall::{Facts, PATH, UNIT_PATH, WANTED_PATH, mark};
+use edict_core::layer::Layer;
+use edict_core::wire::{Event, Fence, LayerReport, Outcome, Probation, Push, VERSION};
+use serde_json::json;
+
+use crate::node::{NAME, Node, Say as _, layer};
+use crate::services::Services;
+
+const FILES: [&str; 3] = [PATH, UNIT_PATH, WANTED_PATH];
+
+fn prepared() -> (Node, Services) {
+    let services = Services::default();
+    let mut node = Node::prepared();
+    node.services = Some(services.clone());
+    node.restart();
+    (node, services)
+}
+
+fn facts(node: &str) -> Facts {
+    Facts {
+        nodes: [node.parse().unwrap()].into(),
+        pods: ["10.244.0.0/16".parse().unwrap()].into(),
+        services: BTreeSet::new(),
+    }
+}
+
+/// A firewall that lets this port in, in a cluster that has one node.
+fn firewall(port: u16) -> Layer {
+    let block = json!({"allow": [{"ports": [{"port": port}]}], "probationSeconds": 15});
+    Layer {
+        facts: Some(facts("10.0.0.1")),
+        ..layer("a").block("firewall", block)
+    }
+}
+
+/// The ports and addresses that the loaded table lets in.
+fn loaded(services: &Services) -> Vec<String> {
+    let script = services.loaded().unwrap_or_default();
+    let rules = script
+        .lines()
+        .filter(|line| line.contains('{') && line.contains("accept"));
+    rules.skip(1).map(|rule| rule.trim().to_owned()).collect()
+}
+
+#[test]
+fn the_table_is_there_with_what_loads_it_and_goes_again() {
+    let (node, services) = prepared();
+    let report = node.push(&[&firewall(22)]).layers.remove(0);
+    assert_eq!(report.outcome, Outcome::Applied, "{report:?}");
+    assert_eq!(
+        loaded(&services),
+        [
+            "ip saddr { 10.0.0.1/32, 10.244.0.0/16 } accept",
+            "tcp dport { 22 } accept"
+        ]
+    );
+    assert_eq!(node.read(PATH), services.loaded().unwrap());
+    assert!(FILES.iter().all(|path| node.exists(path)));
+    node.push(&[&firewall(23)]);
+    assert_eq!(loaded(&services)[1], "tcp dport { 23 } accept");
+    node.release(&layer("a"));
+    assert_eq!(services.loaded(), None);
+    assert!(!FILES.iter().any(|path| node.exists(path)));
+}
+
+/// Pushes as an operator that reaches the node anew, or does not, and says whether it was asked to.
+fn push(node: &Node, layers: &[&Layer], reaches: bool) -> (LayerReport, Option<Probation>) {
+    let agent = node.agent();
+    agent.hears();
+    let layers = layers.iter().map(|layer| (*layer).clone()).collect();
+    let push = Push::new(NAME.into(), node.policy.clone(), layers, Vec::new());
+    let mut asked = None;
+    let push = push.fenced(VERSION, Fence::default());
+    let mut report = agent.push(&push, &mut |event| {
+        if let Event::Probation(probation) = event {
+            assert!(!agent.confirm("another"));
+            assert!(!reaches || agent.confirm(&probation.mark));
+            asked = Some(probation);
+        }
+    });
+    (report.layers.remove(0), asked)
+}
+
+#[test]
+fn who_does_not_reach_the_node_in_time_has_it_put_back() {
+    let (node, services) = prepared();
+    let (report, asked) = push(&node, &[&firewall(22)], true);
+    assert_eq!(report.outcome, Outcome::Applied, "{report:?}");
+    let first = services.loaded().unwrap();
+    let wanted = Probation {
+        name: "a".to_owned(),
+        mark: mark(&first).unwrap().to_owned(),
+        seconds: 15,
+    };
+    assert_eq!(asked, Some(wanted));
+
+    let began = Instant::now();
+    let (report, asked) = push(&node, &[&firewall(23)], false);
+    assert!(began.elapsed() >= Duration::from_secs(15));
+    assert_eq!(
+        (report.outcome, report.held),
+        (Outcome::Failed, true),
+        "{report:?}"
+    );
+    assert!(
+        asked.is_some()
+            && report
+                .message
+                .starts_with("the firewall keeps the cluster out: within 15 s"),
+        "{report:?}"
+    );
+    assert_eq!(services.loaded(), Some(first.clone()));
+    assert_eq!(node.read(PATH), first);
+    // What was confirmed before is not asked for again, nor what is known to be wrong.
+    let (_, asked) = push(&node, &[&firewall(22)], false);
+    assert_eq!(asked, None);
+}
+
+/// What the cluster knows of itself goes out at once, and is no other revision.
+#[test]
+fn another_node_is_let_in_without_a_probation() {
+    let (node, services) = prepared();
+    let mut a = firewall(22);
+    push(&node, &[&a], true);
+    a.facts = Some(facts("10.0.0.2"));
+    let (report, asked) = push(&node, &[&a], false);
+    assert_eq!(
+        (report.outcome, asked),
+        (Outcome::Applied, None),
+        "{report:?}"
+    );
+    assert_eq!(
+        loaded(&services)[0],
+        "ip saddr { 10.0.0.2/32, 10.244.0.0/16 } accept"
+    );
+    // Nor where it counts for more, or another NodeConfig is applied.
+    a.priority = 7;
+    let (report, asked) = push(&node, &[&a, &layer("b").file("/etc/motd", "x")], false);
+    assert_eq!(
+        (report.outcome, asked),
+        (Outcome::Applied, None),
+        "{report:?}"
+    );
+}
+
+#[test]
+fn a_table_that_somebody_takes_away_or_changes_is_loaded_again() {
+    let (node, services) = prepared();
+    push(&node, &[&firewall(22)], true);
+    let script = services.loaded();
+    for foreign in [None, Some(UNKNOWN)] {
+        services.set_table(foreign);
+        node.agent().look_for_drift(Instant::now());
+        assert_eq!(services.loaded(), script);
+    }
+    // One that was there before Edict is nobody's, and goes with it.
+    let (node, services) = prepared();
+    services.set_table(Some(UNKNOWN));
+    push(&node, &[&firewall(22)], true);
+    node.release(&layer("a"));
+    assert_eq!(services.loaded(), None);
+}
+
+#[test]
+fn what_nft_refuses_leaves_everything_as_it_is() {
+    let (node, services) = prepared();
+    push(&node, &[&firewall(22)], true);
+    let before = (services.loaded(), node.read(PATH));
+    let (report, asked) = push(&node, &[&firewall(666)], true);
+    assert_eq!(
+        (report.outcome, asked),
+        (Outcome::Failed, None),
+        "{report:?}"
+    );
+    assert_eq!((services.loaded(), node.read(PATH)), before);
+}
+
+/// The next agent has nobody to ask yet: what was on probation is taken back, and tried anew.
+#[test]
+fn an_agent_that_dies_over_a_probation_leaves_nothing() {
+    let (mut node, services) = prepared();
+    let agent = node.agent().clone();
+    agent.hears();
+    let layers = vec![firewall(22)];
+    let all = Push::new(NAME.into(), node.policy.clone(), layers, Vec::new());
+    let all = all.fenced(VERSION, Fence::default());
+    let died = catch_unwind(AssertUnwindSafe(|| {
+        agent.push(&all, &mut |event| {
+            assert!(!matches!(event, Event::Probation(_)));
+        })
+    }));
+    assert!(died.is_err() && services.loaded().is_some());
+    drop(agent);
+    node.restart();
+    assert_eq!(services.loaded(), None);
+    assert!(!FILES.iter().any(|path| node.exists(path)));
+    let (report, asked) = push(&node, &[&firewall(22)], true);
+    assert_eq!(report.outcome, Outcome::Applied, "{report:?}");
+    assert!(asked.is_some());
+}
+
+#[test]
+fn who_can_not_have_one_is_told_why() {
+    // Without an operator nobody knows the cluster's addresses.
+    let (node, _) = prepared();
+    let mut a = firewall(22);
+    a.facts = None;
+    let (report, _) = push(&node, &[&a], true);
+    let why = "without an operator nobody knows the cluster's addresses: give nodeCIDRs, podCIDRs, serviceCIDRs, [] for none";
+    assert!(report.message.contains(why), "{report:?}");
+    assert_eq!(
+        (report.outcome, report.held),
+        (Outcome::Failed, false),
+        "{report:?}"
+    );
+    // Without systemd nobody can ask the kernel, and what has not been on probation is not for the next start.
+    let node = Node::new();
+    let (report, _) = push(&node, &[&firewall(22)], true);
+    assert!(
+        report.message.contains("nobody can be told here"),
+        "{report:?}"
+    );
+    assert!(!node.exists(PATH));
+}
+
+/// One that was never the node's has to be proven when it becomes so, whoever leaves.
+#[test]
+fn one_that_waited_behind_another_is_on_probation_when_its_turn_comes() {
+    let (node, services) = prepared();
+    let mut a = firewall(22);
+    a.priority = 7;
+    let b = Layer {
+        facts: a.facts.clone(),
+        ..layer("b").block("firewall", json!({"probationSeconds": 15}))
+    };
+    push(&node, &[&a, &b], true);
+    assert_eq!(loaded(&services)[1], "tcp dport { 22 } accept");
+    node.release(&layer("a"));
+    assert_eq!(
+        services.loaded(),
+        None,
+        "nobody has reached this node through it"
+    );
+    node.agent().look_for_drift(Instant::now());
+    assert_eq!(services.loaded(), None);
+    let (report, asked) = push(&node, &[&b], true);
+    assert_eq!(report.outcome, Outcome::Applied, "{report:?}");
+    assert_eq!(asked.unwrap().name, "b");
+    assert!(services.loaded().is_some());
+    // It is known now: whoever has its place for a while gives it back at once.
+    push(&node, &[&a, &b], true);
+    assert_eq!(loaded(&services)[1], "tcp dport { 22 } accept");
+    node.release(&layer("a"));
+    assert_eq!(loaded(&services).len(), 1);
+}
+
+/// A node that joins is let in whatever becomes of what is pushed.
+#[test]
+fn what_the_cluster_knows_goes_out_where_the_pushed_revision_is_held() {
+    let (node, services) = prepared();
+    push(&node, &[&firewall(22)], true);
+    let mut bad = firewall(666);
+    let (report, _) = push(&node, &[&bad], true);
+    assert!(report.held, "{report:?}");
+    bad.facts = Some(facts("10.0.0.2"));
+    let (report, asked) = push(&node, &[&bad], true);
+    assert!(report.held && asked.is_none(), "{report:?}");
+    assert_eq!(
+        loaded(&services),
+        [
+            "ip saddr { 10.0.0.2/32, 10.244.0.0/16 } accept",
+            "tcp dport { 22 } accept"
+        ]
+    );
+}
+
+/// A restart that ends the agent comes after the proof: the next agent goes on, and restarts nothing again.
+#[test]
+fn a_restart_that_ends_the_agent_is_not_done_again() {
+    const UNIT: &str = "app.service";
+    const FILE: &str = "/etc/edict/app";
+    let mut node = Node::prepared();
+    let services = Services::default().with(UNIT, &[node.at(FILE)]);
+    node.services = Some(services.clone());
+    node.restart();
+    let a = firewall(22)
+        .file(FILE, "x")
+        .notify(UNIT, NotifyAction::Restart);
+    services.dies(UNIT, true);
+    let died = catch_unwind(AssertUnwindSafe(|| push(&node, &[&a], true)));
+    assert!(died.is_err());
+    node.restart();
+    services.told_all();
+    assert!(node.exists(FILE) && services.loaded().is_some());
+    let (report, asked) = push(&node, &[&a], true);
+    assert_eq!(
+        (report.outcome, asked),
+        (Outcome::Applied, None),
+        "{report:?}"
+    );
+    assert_eq!(services.told(), [""; 0]);
+}
+
+/// Who is kept out pushes nothing: an agent takes back by itself what it could not at first.
+#[test]
+fn what_could_not_be_put_back_is_tried_again_without_a_push() {
+    let (mut node, services) = prepared();
+    let agent = node.agent().clone();
+    agent.hears();
+    let all = Push::new(
+        NAME.into(),
+        node.policy.clone(),
+        vec![firewall(22)],
+        Vec::new(),
+    );
+    let all = all.fenced(VERSION, Fence::default());
+    let died = catch_unwind(AssertUnwindSafe(|| {
+        agent.push(&all, &mut |event| {
+            assert!(!matches!(event, Event::Probation(_)));
+        })
+    }));
+    assert!(died.is_err());
+    drop(agent);
+    services.silent(true);
+    node.restart();
+    assert!(node.agent().is_interrupted() && services.loaded().is_some());
+    let again = node.agent().look_for_drift(Instant::now());
+    assert!(again.is_some() && services.loaded().is_some());
+    services.silent(false);
+    node.agent().look_for_drift(Instant::now());
+    assert_eq!(services.loaded(), None);
+    assert!(!node.agent().is_interrupted());
+}
