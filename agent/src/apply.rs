@@ -20,6 +20,7 @@ mod drift;
 mod dry;
 mod due;
 mod error;
+mod firewall;
 mod hold;
 mod locate;
 mod modules;
@@ -33,6 +34,7 @@ mod transact;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{self, Thread};
 
@@ -44,10 +46,11 @@ use crate::command::{Commands, InForce as Revisions};
 use crate::commit;
 use crate::drift::Drifts;
 use crate::host::{Host, Live};
-use crate::probation::Probations;
 use crate::state::{self, Hold, InForce, State, Store};
 use crate::units::Manager;
 use crate::watch::Waker;
+use firewall::Refused;
+use firewall::probation::Probations;
 use round::Round;
 use tokio::sync::watch;
 
@@ -63,6 +66,10 @@ pub struct Agent {
     address: Option<IpAddr>,
     /// Whether the operator still reaches the host.
     probations: Probations,
+    /// What the cluster knows of its addresses, where that has kept it out.
+    refused: Mutex<Option<Refused>>,
+    /// Whether a host that starts now is told to leave the firewall alone.
+    on_trial: AtomicBool,
     store: Store,
     /// Held by the push that is being done.
     turn: Mutex<()>,
@@ -112,6 +119,7 @@ impl Agent {
         }
         round.look_after_pending();
         round.settle_debts();
+        agent.end_trial();
         Ok(agent)
     }
 
@@ -131,6 +139,8 @@ impl Agent {
             manager,
             address: None,
             probations: Probations::default(),
+            refused: Mutex::default(),
+            on_trial: AtomicBool::new(store.is_on_trial()?),
             store,
             turn: Mutex::new(()),
             commands: Mutex::new(commands),
@@ -143,11 +153,6 @@ impl Agent {
             holds: Mutex::new(state.holds.clone()),
             state: Mutex::new(state),
         })
-    }
-
-    /// From now on an operator hears this agent, and can say that it reaches the node.
-    pub fn hears(&self) {
-        self.probations.hear();
     }
 
     /// An operator has reached the node by a new connection. Whether that was waited for.
@@ -259,6 +264,26 @@ impl Agent {
 
     /// Does a push, and says what it does. Another one waits until it is done.
     pub fn push(&self, push: &Push, say: &mut dyn FnMut(Event)) -> Report {
+        self.push_with(push, say, None)
+    }
+
+    /// The same for an operator that can say, with [`Self::confirm`], that it reaches this node. `gone` says when
+    /// it no more can.
+    pub fn push_for(
+        &self,
+        push: &Push,
+        say: &mut dyn FnMut(Event),
+        gone: &dyn Fn() -> bool,
+    ) -> Report {
+        self.push_with(push, say, Some(gone))
+    }
+
+    fn push_with(
+        &self,
+        push: &Push,
+        say: &mut dyn FnMut(Event),
+        gone: Option<&dyn Fn() -> bool>,
+    ) -> Report {
         let _turn = locked(&self.turn);
         let before = self.commands();
         if let Err(error) = self.expect_commands(push) {
@@ -268,7 +293,10 @@ impl Agent {
         }
         let say = RefCell::new(say);
         let tell = |event| (say.borrow_mut())(event);
-        let report = Round::new(self, push.policy.clone(), push.wire).push(push, &tell);
+        let mut round = Round::new(self, push.policy.clone(), push.wire);
+        round.gone = gone;
+        let report = round.push(push, &tell);
+        drop(round);
         let say = say.into_inner();
         let (layers, releases, settled) = (
             report.layers.len(),
@@ -314,6 +342,25 @@ impl Agent {
         let mut drifts = locked(&self.drifts);
         drifts.count += 1;
         self.count.send_replace(drifts.count);
+    }
+
+    /// A host that starts from now on leaves the firewall alone: the table on trial may keep it from its cluster.
+    fn begin_trial(&self) -> Result<(), state::Error> {
+        self.store.begin_trial()?;
+        self.on_trial.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// A host that starts loads the firewall, once nothing of it is on trial any more.
+    fn end_trial(&self) {
+        if locked(&self.state).open || !self.on_trial.swap(false, Ordering::Relaxed) {
+            return;
+        }
+        if let Err(error) = self.store.end_trial() {
+            self.on_trial.store(true, Ordering::Relaxed);
+            let error: &dyn std::error::Error = &error;
+            tracing::warn!(error, "this host would start without its firewall");
+        }
     }
 
     /// Finishes and clears away what a crash left behind. Nothing of it is needed to go on.

@@ -8,8 +8,6 @@
 //! host     the host's /etc, rooted: no symlink leads out
 //! units    tells those that read what has changed         systemd, over its own socket
 //! command  what of the catalogue is run, once for each revision
-//! probation  whether the operator still reaches the node
-//! firewall what else keeps somebody out of the host
 //! diff     what would become of a file, for people
 //! drift    what others have changed of it                 watch: as soon as they do
 //! state    layers in force, originals, ledger, on the node
@@ -23,13 +21,11 @@ pub mod commit;
 mod diff;
 pub mod disk;
 mod drift;
-mod firewall;
 pub mod folder;
 pub mod host;
 pub mod ledger;
 pub mod local;
 pub mod plan;
-mod probation;
 pub mod run;
 pub mod server;
 pub mod state;

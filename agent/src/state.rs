@@ -6,7 +6,7 @@ mod store;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use edict_core::config::firewall::TABLE;
+use edict_core::config::firewall::{TABLE, mark};
 use edict_core::layer::Layer;
 use edict_core::resolve::{Rendered, Resolution, resolve};
 use edict_core::resource::{Action, Resource};
@@ -59,7 +59,7 @@ pub struct State {
     /// The units that read what that transaction changes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub activating: Option<Activating>,
-    /// Firewalls that the operator has reached this node through: uids of their layers, and digests.
+    /// Tables that the operator has reached this node through: uids of their layers, and marks.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub proven: BTreeMap<String, String>,
 }
@@ -195,27 +195,28 @@ pub fn resolution(layers: &BTreeMap<String, InForce>) -> Resolution {
 }
 
 impl State {
-    /// The layer whose firewall counts.
-    pub fn firewall(&self) -> Option<&Layer> {
+    /// The layer whose firewall counts, and the mark of its table.
+    pub fn firewall(&self) -> Option<(&Layer, String)> {
         let resolution = resolution(&self.layers);
         let owned = resolution.files.get(TABLE)?;
-        Some(&self.layers.get(&owned.by)?.layer)
+        let script = String::from_utf8_lossy(&owned.what.content);
+        let layer = &self.layers.get(&owned.by)?.layer;
+        Some((layer, mark(&script)?.to_owned()))
     }
 
     /// The same, where nobody has reached this node through it yet.
-    pub fn unproven(&self) -> Option<&Layer> {
-        let layer = self.firewall()?;
-        let known = self.proven.get(&layer.uid);
-        (known != Some(&layer.digest)).then_some(layer)
+    pub fn unproven(&self) -> Option<(&Layer, String)> {
+        let (layer, mark) = self.firewall()?;
+        (self.proven.get(&layer.uid) != Some(&mark)).then_some((layer, mark))
     }
 
     /// With the firewall that counts as one that the operator reaches this node through.
     #[must_use]
     pub fn proved(mut self) -> Self {
-        let layer = self
+        let proven = self
             .unproven()
-            .map(|layer| (layer.uid.clone(), layer.digest.clone()));
-        self.proven.extend(layer);
+            .map(|(layer, mark)| (layer.uid.clone(), mark));
+        self.proven.extend(proven);
         self.proven.retain(|uid, _| self.layers.contains_key(uid));
         self
     }

@@ -182,8 +182,13 @@ impl Units for Systemd {
         self.nft_reads(script)
     }
 
-    fn ruleset(&self) -> Result<String, Error> {
-        self.nft(&["--json", "list", "ruleset"], table::RULESET_MAX)
+    fn chains(&self) -> Result<String, Error> {
+        self.nft(&["--json", "list", "chains"], table::RULES_MAX)
+    }
+
+    fn rules(&self, family: &str, table: &str) -> Result<String, Error> {
+        let words = ["--json", "--stateless", "list", "table", family, table];
+        self.nft(&words, table::RULES_MAX)
     }
 
     fn lacks(&self, modules: &[&str]) -> Result<Vec<String>, Error> {

@@ -60,8 +60,10 @@ pub trait Units: Programs {
     fn table(&self) -> Result<Option<String>, Error>;
     /// Has nft read a script, all of it or nothing.
     fn load(&self, script: &str) -> Result<(), Error>;
-    /// All that nftables has on the host, as `nft --json list ruleset` says it.
-    fn ruleset(&self) -> Result<String, Error>;
+    /// The chains of nftables on the host, as `nft --json list chains` says them.
+    fn chains(&self) -> Result<String, Error>;
+    /// What one table of nftables has, as `nft --json list table` says it.
+    fn rules(&self, family: &str, table: &str) -> Result<String, Error>;
     /// Which of these modules the kernel does not have, neither to be loaded nor built in.
     fn lacks(&self, modules: &[&str]) -> Result<Vec<String>, Error>;
     /// The last lines that a unit has in the journal, the newest first, since a long message is cut;

@@ -37,6 +37,13 @@ pub enum Error {
         /// What does not run even so.
         sorry: Vec<String>,
     },
+    /// Nobody is there any more who could say that the cluster reaches this node; the host was changed, and is as it
+    /// was before.
+    #[error(
+        "nobody is there to say that the cluster reaches this node through the firewall, since the operator or \
+        the agent ended; what was changed is put back, and tried again with the next push"
+    )]
+    Alone,
     /// The state can't be read or written; nothing was changed yet.
     #[error(transparent)]
     State(#[from] state::Error),
@@ -61,7 +68,7 @@ fn again(sorry: &[String]) -> String {
 }
 
 impl Error {
-    /// Whether anything on the host was changed, or may have been.
+    /// Whether anything on the host was changed, or may have been, because of what the layer says.
     pub fn was_begun(&self) -> bool {
         match self {
             Self::Look { .. }
@@ -69,6 +76,7 @@ impl Error {
             | Self::Sync(_)
             | Self::Plan(_)
             | Self::Units(_)
+            | Self::Alone
             | Self::State(_) => false,
             Self::Commit(_) | Self::Activate { .. } | Self::PutBack(_) | Self::Left { .. } => true,
         }

@@ -45,14 +45,7 @@ impl Round<'_> {
         report: &mut LayerReport,
     ) {
         let message = self.tell(&layer.name, error);
-        // What the cluster knows of its addresses may have changed, of a revision that is known to do.
-        let facts = layer.facts.is_some()
-            && self
-                .state
-                .layers
-                .get(&layer.uid)
-                .is_some_and(|held| held.layer.digest == layer.digest);
-        if !facts && self.wire >= HOLDS && !interrupted && error.was_begun() {
+        if self.wire >= HOLDS && !interrupted && error.was_begun() {
             let why = mask(&error.once_put_back()).into_owned();
             self.put_on_hold(layer, Hold::new(layer, &why), report);
         }

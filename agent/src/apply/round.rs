@@ -1,6 +1,7 @@
 //! One push under way: releases and layers, each one transaction.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::iter;
 
 use edict_core::guard::Policy;
 use edict_core::layer::{DeletionPolicy, Layer, digest};
@@ -14,7 +15,6 @@ use super::dry::{Over, Overlay};
 use super::error::Error;
 use super::transact::Way;
 use super::{Agent, locate, locked, modules, report, setting};
-use crate::firewall;
 use crate::host::{View, is_setting};
 use crate::state::{self, InForce, State, resolution};
 use crate::units::{Active, Shown};
@@ -41,6 +41,8 @@ pub(super) struct Round<'a> {
     pub(super) orders: BTreeMap<String, Action>,
     /// Who hears what is done, as it is.
     pub(super) say: &'a dyn Fn(Event),
+    /// Whether the operator is gone that could say that it reaches this node, where there is one.
+    pub(super) gone: Option<&'a dyn Fn() -> bool>,
 }
 
 impl<'a> Round<'a> {
@@ -57,6 +59,7 @@ impl<'a> Round<'a> {
             overlay: None,
             orders: BTreeMap::new(),
             say: &|_| {},
+            gone: None,
         }
     }
 
@@ -150,7 +153,8 @@ impl<'a> Round<'a> {
             pending: Vec::new(),
             restart: false,
         };
-        self.keep_facts(layer);
+        let (layer, facts) = self.with_facts(layer);
+        let layer = &*layer;
         if layer.digest != digest(&layer.config, &layer.contents) {
             report.message.push_str(OTHER_DIGEST);
         } else if let Some(why) = self.lacks(layer) {
@@ -173,6 +177,7 @@ impl<'a> Round<'a> {
         if report.message.is_empty() && !report.violations.is_empty() {
             report.message = report::refused(&report.violations);
         }
+        report.message = report::sentences(iter::once(report.message).chain(facts));
         self.complete(&mut report, &resolution(&self.state.layers));
         report
     }
@@ -227,39 +232,6 @@ impl<'a> Round<'a> {
             }
             Err(error) => self.failed(layer, &error, interrupted, report),
         }
-    }
-
-    /// Has the revision in force go by what the cluster knows of its own addresses now, whatever becomes of the one
-    /// that is pushed: a node that joins is kept out otherwise.
-    fn keep_facts(&mut self, layer: &Layer) {
-        let Some(mut held) = self.state.layers.get(&layer.uid).cloned() else {
-            return;
-        };
-        let known = held.layer.config.firewall.is_some() && layer.facts.is_some();
-        if !known || held.layer.facts == layer.facts {
-            return;
-        }
-        held.layer.facts.clone_from(&layer.facts);
-        let touched = held.touches();
-        let mut next = self.state.clone();
-        next.layers.insert(layer.uid.clone(), held);
-        let way = Way::Forward(layer.uid.clone());
-        if let Err(error) = self.transact(next, touched, DeletionPolicy::Restore, &way) {
-            // It is tried with each push, and holds up nothing.
-            self.tell(&layer.name, &error);
-        }
-    }
-
-    /// Why a layer can't be applied here whatever it says.
-    fn lacks(&self, layer: &Layer) -> Option<String> {
-        let firewall = layer.config.firewall.as_ref()?;
-        if let Some(unknown) = firewall.unknown(layer.facts.as_ref()) {
-            return Some(unknown);
-        }
-        let why = self.agent.manager.why()?;
-        Some(format!(
-            "firewall: who may reach this node can't be said by its kernel, since {why}: have systemd in the agent's reach"
-        ))
     }
 
     /// That the kernel has the modules that a new revision brings in and that are to be loaded now. systemd
@@ -324,25 +296,8 @@ impl<'a> Round<'a> {
         let settings = self.on_host(|host| setting::unmet(host, &resources));
         if !settings.is_empty() {
             let message = std::mem::take(&mut report.message);
-            report.message = report::sentences(std::iter::once(message).chain(settings));
+            report.message = report::sentences(iter::once(message).chain(settings));
             report.outcome = Outcome::Unread;
-        }
-    }
-
-    /// What a plan says of others that keep somebody out, where a layer says who is let in.
-    fn kept_out(&self, held: &InForce) -> Option<String> {
-        held.layer.config.firewall.as_ref()?;
-        let units = self
-            .agent
-            .manager
-            .units()
-            .filter(|_| self.overlay.is_some())?;
-        let ruleset = units.ruleset().map_err(|error| error.to_string());
-        let drops = ruleset
-            .and_then(|ruleset| firewall::drops(&ruleset).map_err(|error| error.to_string()));
-        match drops {
-            Ok(drops) => firewall::sentence(&drops),
-            Err(why) => Some(format!("what other tables drop can't be told: {why}")),
         }
     }
 
@@ -454,6 +409,7 @@ impl<'a> Round<'a> {
         kept.clone_from(&state);
         drop((holds, kept));
         self.state = state;
+        self.agent.end_trial();
         Ok(())
     }
 

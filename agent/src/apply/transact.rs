@@ -1,12 +1,11 @@
 //! One transaction: whole or not at all, files and units together.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
 
-use edict_core::config::firewall::{TABLE, mark};
+use edict_core::config::firewall::TABLE;
 use edict_core::layer::{DeletionPolicy, Restarts};
 use edict_core::resolve::Resolution;
-use edict_core::wire::{Event, HOLDS, Probation, Written};
+use edict_core::wire::{HOLDS, Probation, Written};
 
 use super::Agent;
 use super::activate::{Failure, Orders};
@@ -39,11 +38,13 @@ pub(super) struct Changed {
 
 /// Why a transaction whose files are all there did not end.
 #[derive(Debug, thiserror::Error)]
-enum Trouble {
+pub(super) enum Trouble {
     #[error(transparent)]
     State(state::Error),
     #[error(transparent)]
     Unit(Failure),
+    #[error("the operator that was to reach this node through its new firewall is gone")]
+    Alone,
 }
 
 impl Trouble {
@@ -52,6 +53,7 @@ impl Trouble {
         match self {
             Self::State(error) => Error::PutBack(error),
             Self::Unit(failure) => Error::Activate { failure, sorry },
+            Self::Alone => Error::Alone,
         }
     }
 }
@@ -212,6 +214,11 @@ impl Round<'_> {
         }
         let Agent { host, store, .. } = self.agent;
         store.keep(&plan.blobs)?;
+        let table = matches!(way, Way::Forward(_)) && plan.writes.contains_key(TABLE);
+        let probation = self.on_probation(&end).filter(|_| table);
+        if probation.is_some() {
+            self.agent.begin_trial()?;
+        }
         let before = self.state.clone();
         let activating = Activating {
             units: orders.begun(way),
@@ -237,8 +244,8 @@ impl Round<'_> {
         let ended = match way {
             Way::Back(_) => self.give_back(end.clone(), orders).map_err(Trouble::State),
             Way::Forward(uid) => {
-                let table = plan.writes.contains_key(TABLE);
-                let ended = self.bring_in(uid, end.clone(), orders, table);
+                let end = end.clone();
+                let ended = self.bring_in(uid, end, orders, table, probation);
                 ended.map(|()| Vec::new())
             }
         };
@@ -273,20 +280,22 @@ impl Round<'_> {
     }
 
     /// Tells units that their files have changed, once that is written down with the end that is
-    /// meant, and ends there. Where there is another `table`, the operator has to reach this node before.
+    /// meant, and ends there. Where there is another `table` on `probation`, the operator has to reach this node
+    /// before.
     fn bring_in(
         &mut self,
         uid: &str,
         mut end: State,
         orders: &Orders,
         table: bool,
+        probation: Option<Probation>,
     ) -> Result<(), Trouble> {
-        if table && let Some(probation) = probation(&end) {
-            // An agent without an operator has nobody to wait for.
-            if self.agent.probations.is_heard() {
-                self.is_about(uid, &end, orders)?;
-                self.prove(probation).map_err(Trouble::Unit)?;
-            }
+        if let Some(probation) = probation {
+            self.is_about(uid, &end, orders)?;
+            self.prove(probation)?;
+        }
+        if table {
+            // Without an operator there is nobody to wait for.
             end = end.proved();
         }
         let probes = self.probes(uid, &end, orders);
@@ -322,23 +331,6 @@ impl Round<'_> {
         self.save(told).map_err(Trouble::State)
     }
 
-    /// Has the operator reach this node.
-    fn prove(&self, probation: Probation) -> Result<(), Failure> {
-        let (mark, seconds) = (probation.mark.clone(), probation.seconds);
-        let within = Duration::from_secs(seconds.into());
-        let say = || (self.say)(Event::Probation(probation));
-        if self.agent.probations.wait(&mark, within, say) {
-            return Ok(());
-        }
-        Err(Failure {
-            unit: "the firewall".to_owned(),
-            what: format!(
-                "keeps the cluster out: within {seconds} s the operator has not reached the agent and the                  kubelet's port by new connections, with the node Ready"
-            ),
-            lines: Vec::new(),
-        })
-    }
-
     /// Ends with the files as they are now, and then tells units. It ends first: a restart that ends
     /// this agent too is not done again by the next one, and one that did not come about is. Says which
     /// units do not run.
@@ -370,9 +362,14 @@ impl Round<'_> {
     /// The state before a transaction that came to nothing, with its layer held where a unit is why:
     /// the agent may end with the units that are told now, and is not to begin all over.
     fn held_for(&self, trouble: &Trouble, uid: &str, end: &State, mut before: State) -> State {
+        let known = before.layers.get(uid).map(|known| &known.layer);
         if let Trouble::Unit(failure) = trouble
             && let Some(held) = end.layers.get(uid)
             && self.wire >= HOLDS
+            // Where the cluster's addresses are others, the revision is not why.
+            && known.is_none_or(|known| {
+                known.digest != held.layer.digest || known.facts == held.layer.facts
+            })
         {
             let hold = Hold::new(&held.layer, &put_back(failure));
             before.holds.insert(uid.to_owned(), hold);
@@ -407,19 +404,6 @@ impl Round<'_> {
         }
         Ok(originals)
     }
-}
-
-/// What is in force on probation at first: the firewall of another revision than the operator has reached this
-/// node through. What the cluster knows of its own addresses is no revision.
-fn probation(end: &State) -> Option<Probation> {
-    let layer = end.unproven()?;
-    let resolution = resolution(&end.layers);
-    let text = String::from_utf8_lossy(content(&resolution, TABLE)?);
-    Some(Probation {
-        name: layer.name.clone(),
-        mark: mark(&text)?.to_owned(),
-        seconds: layer.config.firewall.as_ref()?.probation(),
-    })
 }
 
 /// The paths that two resolutions want to be different.

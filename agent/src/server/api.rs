@@ -48,7 +48,6 @@ struct Shared {
 
 /// The routes. Pushes under way are tracked by `pushes`; none is begun once the server is `ending`.
 pub fn router(agent: Arc<Agent>, pushes: TaskTracker, ending: CancellationToken) -> Router {
-    agent.hears();
     let shared = Shared {
         agent,
         turn: Arc::default(),
@@ -145,7 +144,7 @@ async fn push(State(shared): State<Shared>, request: Request) -> Result<Response
     let (said, events) = mpsc::unbounded_channel();
     let wire = push.wire;
     // A task of its own: it goes on when the client goes away.
-    let work = work(shared.agent, push, turn, said);
+    let work = work(shared.agent, push, turn, said, shared.ending);
     shared.pushes.spawn(work);
     let lines = stream::unfold(events, move |mut events| async move {
         let event = match tokio::time::timeout(SILENCE, events.recv()).await {
@@ -165,13 +164,17 @@ async fn work(
     push: Push,
     turn: OwnedMutexGuard<()>,
     said: UnboundedSender<Event>,
+    ending: CancellationToken,
 ) {
     let done = tokio::task::spawn_blocking(move || {
         let _turn = turn;
-        agent.push(&push, &mut |event| {
+        let mut say = |event| {
             // The client may be gone; what is begun is done all the same.
             let _ = said.send(event);
-        });
+        };
+        // An agent that ends takes no new connection.
+        let gone = || said.is_closed() || ending.is_cancelled();
+        agent.push_for(&push, &mut say, &gone);
     });
     if let Err(error) = done.await {
         let error: &dyn std::error::Error = &error;

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use cap_std::fs::FileType;
+use edict_core::config::firewall;
 use edict_core::digest;
 use edict_core::resource::Owner;
 use serde::{Deserialize, Serialize};
@@ -22,6 +23,8 @@ const STATE: &str = "state.json";
 const COMMANDS: &str = "commands.json";
 const REDO: &str = "redo.json";
 const LOCK: &str = "lock";
+/// The unit that loads the firewall when the host starts asks for this name too.
+const TRIAL: &str = firewall::TRIAL;
 const ORIGINALS: &str = "originals";
 /// For root alone.
 const FOLDER_MODE: u32 = 0o700;
@@ -272,6 +275,23 @@ impl Store {
         };
         let meta = redo.stamp.meta;
         Ok(Some((redo, Whole { content, meta })))
+    }
+
+    /// Writes down, safe on disk, that the firewall is on trial: a host that starts meanwhile does not load it.
+    pub fn begin_trial(&self) -> Result<(), Error> {
+        let mark = self.private(Vec::new());
+        self.folder.replace(TRIAL, &mark).map_err(failed(TRIAL))
+    }
+
+    /// It is not any more.
+    pub fn end_trial(&self) -> Result<(), Error> {
+        self.folder.remove(TRIAL).map_err(failed(TRIAL))
+    }
+
+    /// Whether it is, or was when the agent died.
+    pub fn is_on_trial(&self) -> Result<bool, Error> {
+        let there = self.folder.stat(TRIAL).map_err(failed(TRIAL))?;
+        Ok(there.entry != Entry::Absent)
     }
 
     fn read(&self, name: &str) -> Result<Option<Vec<u8>>, Error> {

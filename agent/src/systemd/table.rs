@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use edict_core::config::firewall::mark;
+use edict_core::digest;
 use serde::Deserialize;
 
 use super::{OUTPUT_MAX, Systemd};
@@ -14,12 +15,15 @@ use crate::units::{Error, UNKNOWN, Units as _};
 
 /// Source: the Filesystem Hierarchy Standard, 4.10; distributions that have one folder link the other to it.
 const NFT: &str = "/usr/sbin/nft";
-/// How long nft may take.
-const WITHIN: Duration = Duration::from_secs(30);
-/// The most bytes that are read of all rules: kube-proxy has some for each service.
-pub(super) const RULESET_MAX: u64 = 32 * 1024 * 1024;
-/// What the copies of what was loaded are called.
+/// How long nft may take: less than an operator waits for a plan.
+const WITHIN: Duration = Duration::from_secs(15);
+/// The most bytes that are read of a table: kube-proxy has some for each service. Within an agent's memory.
+pub(super) const RULES_MAX: u64 = 8 * 1024 * 1024;
+/// What the copies of what was loaded are called, and beside each the digest of what nft made of it.
 const PREFIX: &str = "edict-table-";
+
+/// Stands before the script of a table that is not as it was loaded.
+const CHANGED: &str = "# Changed since it was loaded.\n";
 
 /// Edict's own.
 const FAMILY: &str = "inet";
@@ -78,10 +82,26 @@ impl Systemd {
         if !tables.has(FAMILY, TABLE) {
             return Ok(None);
         }
-        let listed = self.nft(&["--numeric", "list", "table", FAMILY, TABLE], RULESET_MAX)?;
-        // The kernel has no comments of a script and its order of numbers: it is known by its mark.
-        let known = mark(&listed).and_then(|mark| fs::read_to_string(self.copy(mark)).ok());
+        let listed = self.listed()?;
+        // The kernel has no comments of a script and its own order of numbers: it is known by its mark.
+        let known = mark(&listed).and_then(|mark| {
+            let script = fs::read_to_string(self.copy(mark)).ok()?;
+            let as_loaded = fs::read_to_string(self.listing(mark)).ok();
+            let same = as_loaded == Some(digest::of_bytes(listed.as_bytes()));
+            // Read once more, it is as it was.
+            Some(if same {
+                script
+            } else {
+                format!("{CHANGED}{script}")
+            })
+        });
         Ok(Some(known.unwrap_or_else(|| UNKNOWN.to_owned())))
+    }
+
+    /// What nft makes of the table.
+    fn listed(&self) -> Result<String, Error> {
+        let words = ["--stateless", "--numeric", "list", "table", FAMILY, TABLE];
+        self.nft(&words, RULES_MAX)
     }
 
     /// Has nft read a script. What is loaded can be told afterwards: a copy is there before.
@@ -95,8 +115,14 @@ impl Systemd {
         file.write_all(script.as_bytes()).map_err(broken)?;
         file.sync_all().map_err(broken)?;
         self.nft(&["--file", &copy.display().to_string()], OUTPUT_MAX)?;
+        let mut kept = vec![copy];
+        if let Some(mark) = mark(script) {
+            let listing = self.listing(mark);
+            fs::write(&listing, digest::of_bytes(self.listed()?.as_bytes())).map_err(broken)?;
+            kept.push(listing);
+        }
         let entries = fs::read_dir(scratch).map_err(broken)?.flatten();
-        for entry in entries.filter(|entry| entry.path() != copy) {
+        for entry in entries.filter(|entry| !kept.contains(&entry.path())) {
             if entry.file_name().to_string_lossy().starts_with(PREFIX) {
                 // One that stays is written over, or never asked for.
                 let _ = fs::remove_file(entry.path());
@@ -107,5 +133,9 @@ impl Systemd {
 
     fn copy(&self, mark: &str) -> PathBuf {
         self.output.join(format!("{PREFIX}{mark}.nft"))
+    }
+
+    fn listing(&self, mark: &str) -> PathBuf {
+        self.output.join(format!("{PREFIX}{mark}.listed"))
     }
 }

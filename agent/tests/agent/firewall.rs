@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use edict_agent::units::UNKNOWN;
 use edict_core::config::NotifyAction;
-use edict_core::config::firewall::{Facts, PATH, UNIT_PATH, WANTED_PATH, mark};
+use edict_core::config::firewall::{Facts, PATH, STATE, TRIAL, UNIT_PATH, WANTED_PATH, mark};
 use edict_core::layer::Layer;
 use edict_core::wire::{Event, Fence, LayerReport, Outcome, Probation, Push, VERSION};
 use serde_json::json;
@@ -74,18 +74,18 @@ fn the_table_is_there_with_what_loads_it_and_goes_again() {
 /// Pushes as an operator that reaches the node anew, or does not, and says whether it was asked to.
 fn push(node: &Node, layers: &[&Layer], reaches: bool) -> (LayerReport, Option<Probation>) {
     let agent = node.agent();
-    agent.hears();
     let layers = layers.iter().map(|layer| (*layer).clone()).collect();
     let push = Push::new(NAME.into(), node.policy.clone(), layers, Vec::new());
     let mut asked = None;
     let push = push.fenced(VERSION, Fence::default());
-    let mut report = agent.push(&push, &mut |event| {
+    let say = &mut |event| {
         if let Event::Probation(probation) = event {
             assert!(!agent.confirm("another"));
             assert!(!reaches || agent.confirm(&probation.mark));
             asked = Some(probation);
         }
-    });
+    };
+    let mut report = agent.push_for(&push, say, &|| false);
     (report.layers.remove(0), asked)
 }
 
@@ -124,13 +124,20 @@ fn who_does_not_reach_the_node_in_time_has_it_put_back() {
     assert_eq!(asked, None);
 }
 
-/// What the cluster knows of itself goes out at once, and is no other revision.
+fn addresses(nodes: &[&str]) -> Facts {
+    Facts {
+        nodes: nodes.iter().map(|node| node.parse().unwrap()).collect(),
+        ..facts("10.0.0.1")
+    }
+}
+
+/// What the cluster knows of itself is no other revision. Who is let in besides keeps nobody out.
 #[test]
 fn another_node_is_let_in_without_a_probation() {
     let (node, services) = prepared();
     let mut a = firewall(22);
     push(&node, &[&a], true);
-    a.facts = Some(facts("10.0.0.2"));
+    a.facts = Some(addresses(&["10.0.0.1", "10.0.0.3"]));
     let (report, asked) = push(&node, &[&a], false);
     assert_eq!(
         (report.outcome, asked),
@@ -139,7 +146,7 @@ fn another_node_is_let_in_without_a_probation() {
     );
     assert_eq!(
         loaded(&services)[0],
-        "ip saddr { 10.0.0.2/32, 10.244.0.0/16 } accept"
+        "ip saddr { 10.0.0.1/32, 10.0.0.3/32, 10.244.0.0/16 } accept"
     );
     // Nor where it counts for more, or another NodeConfig is applied.
     a.priority = 7;
@@ -149,6 +156,125 @@ fn another_node_is_let_in_without_a_probation() {
         (Outcome::Applied, None),
         "{report:?}"
     );
+}
+
+/// An address that goes may be the one that the operator comes from.
+#[test]
+fn a_node_that_leaves_is_kept_out_once_the_cluster_still_reaches_the_host() {
+    let (node, services) = prepared();
+    let mut a = firewall(22);
+    a.facts = Some(addresses(&["10.0.0.1", "10.0.0.2"]));
+    push(&node, &[&a], true);
+    let before = services.loaded();
+    a.facts = Some(addresses(&["10.0.0.1"]));
+    let (report, asked) = push(&node, &[&a], false);
+    assert!(asked.is_some());
+    assert_eq!(
+        (report.outcome, report.held),
+        (Outcome::Applied, false),
+        "{report:?}"
+    );
+    let said = "the addresses of the cluster that were known before stay let in: the firewall keeps the cluster out";
+    assert!(report.message.starts_with(said), "{report:?}");
+    assert_eq!(services.loaded(), before);
+    // It is known, and said again, with another revision too.
+    let b = layer("b").file("/etc/motd", "x");
+    let (report, asked) = push(&node, &[&a, &b], true);
+    assert!(report.message.starts_with(said) && asked.is_none());
+    let other = Layer {
+        facts: a.facts.clone(),
+        ..firewall(23)
+    };
+    let (report, asked) = push(&node, &[&other], true);
+    assert!(report.message.starts_with(said) && asked.is_some());
+    assert_eq!(
+        loaded(&services),
+        [
+            "ip saddr { 10.0.0.1/32, 10.0.0.2/32, 10.244.0.0/16 } accept",
+            "tcp dport { 23 } accept"
+        ]
+    );
+    // Another address less, and the operator says that it comes through.
+    let less = Layer {
+        facts: Some(addresses(&["10.0.0.2"])),
+        ..other
+    };
+    let (report, asked) = push(&node, &[&less], true);
+    assert_eq!(report.outcome, Outcome::Applied, "{report:?}");
+    assert!(report.message.is_empty() && asked.is_some(), "{report:?}");
+    assert_eq!(
+        loaded(&services)[0],
+        "ip saddr { 10.0.0.2/32, 10.244.0.0/16 } accept"
+    );
+}
+
+/// Who could say that the node is reached is gone: that is nothing against the firewall.
+#[test]
+fn without_anybody_to_say_so_it_is_put_back_and_tried_again() {
+    let (node, services) = prepared();
+    let push_for = |gone: bool| {
+        let agent = node.agent();
+        let push = Push::new(
+            NAME.into(),
+            node.policy.clone(),
+            vec![firewall(22)],
+            Vec::new(),
+        );
+        let push = push.fenced(VERSION, Fence::default());
+        let say = &mut |event| {
+            if let Event::Probation(probation) = event
+                && !gone
+            {
+                agent.confirm(&probation.mark);
+            }
+        };
+        agent.push_for(&push, say, &|| gone).layers.remove(0)
+    };
+    let report = push_for(true);
+    assert_eq!(
+        (report.outcome, report.held),
+        (Outcome::Failed, false),
+        "{report:?}"
+    );
+    assert!(
+        report.message.contains("the operator or the agent ended"),
+        "{report:?}"
+    );
+    assert_eq!(services.loaded(), None);
+    assert!(!FILES.iter().any(|path| node.exists(path)));
+    assert_eq!(push_for(false).outcome, Outcome::Applied);
+    assert!(services.loaded().is_some());
+}
+
+/// A host that starts in the middle of it does not load what nobody knows to let the cluster in.
+#[test]
+fn a_host_that_starts_over_a_probation_is_told_to_leave_the_firewall_alone() {
+    let (mut node, services) = prepared();
+    let told = node.at("state").join(TRIAL);
+    let (here, at) = (node.agent().clone(), told.clone());
+    let push = Push::new(
+        NAME.into(),
+        node.policy.clone(),
+        vec![firewall(22)],
+        Vec::new(),
+    );
+    let push = push.fenced(VERSION, Fence::default());
+    let say = &mut |event| {
+        if let Event::Probation(probation) = event {
+            assert!(at.exists());
+            here.confirm(&probation.mark);
+        }
+    };
+    assert!(here.push_for(&push, say, &|| false).is_settled());
+    assert!(!told.exists());
+    let unit = node.read(UNIT_PATH);
+    let condition = format!("ConditionPathExists=!{STATE}/{TRIAL}\n");
+    assert!(unit.contains(&condition), "{unit}");
+    // The agent that starts with it has put back what was there before, and only then it is loaded again.
+    std::fs::write(&told, "").unwrap();
+    drop(here);
+    node.restart();
+    assert!(!told.exists() && services.loaded().is_some());
 }
 
 #[test]
@@ -188,14 +314,12 @@ fn what_nft_refuses_leaves_everything_as_it_is() {
 fn an_agent_that_dies_over_a_probation_leaves_nothing() {
     let (mut node, services) = prepared();
     let agent = node.agent().clone();
-    agent.hears();
     let layers = vec![firewall(22)];
     let all = Push::new(NAME.into(), node.policy.clone(), layers, Vec::new());
     let all = all.fenced(VERSION, Fence::default());
     let died = catch_unwind(AssertUnwindSafe(|| {
-        agent.push(&all, &mut |event| {
-            assert!(!matches!(event, Event::Probation(_)));
-        })
+        let say = &mut |event| assert!(!matches!(event, Event::Probation(_)));
+        agent.push_for(&all, say, &|| false)
     }));
     assert!(died.is_err() && services.loaded().is_some());
     drop(agent);
@@ -270,13 +394,13 @@ fn what_the_cluster_knows_goes_out_where_the_pushed_revision_is_held() {
     let mut bad = firewall(666);
     let (report, _) = push(&node, &[&bad], true);
     assert!(report.held, "{report:?}");
-    bad.facts = Some(facts("10.0.0.2"));
+    bad.facts = Some(addresses(&["10.0.0.1", "10.0.0.3"]));
     let (report, asked) = push(&node, &[&bad], true);
     assert!(report.held && asked.is_none(), "{report:?}");
     assert_eq!(
         loaded(&services),
         [
-            "ip saddr { 10.0.0.2/32, 10.244.0.0/16 } accept",
+            "ip saddr { 10.0.0.1/32, 10.0.0.3/32, 10.244.0.0/16 } accept",
             "tcp dport { 22 } accept"
         ]
     );
@@ -314,7 +438,6 @@ fn a_restart_that_ends_the_agent_is_not_done_again() {
 fn what_could_not_be_put_back_is_tried_again_without_a_push() {
     let (mut node, services) = prepared();
     let agent = node.agent().clone();
-    agent.hears();
     let all = Push::new(
         NAME.into(),
         node.policy.clone(),
@@ -323,9 +446,8 @@ fn what_could_not_be_put_back_is_tried_again_without_a_push() {
     );
     let all = all.fenced(VERSION, Fence::default());
     let died = catch_unwind(AssertUnwindSafe(|| {
-        agent.push(&all, &mut |event| {
-            assert!(!matches!(event, Event::Probation(_)));
-        })
+        let say = &mut |event| assert!(!matches!(event, Event::Probation(_)));
+        agent.push_for(&all, say, &|| false)
     }));
     assert!(died.is_err());
     drop(agent);

@@ -364,7 +364,11 @@ impl Units for Services {
         Ok(())
     }
 
-    fn ruleset(&self) -> Result<String, Error> {
+    fn chains(&self) -> Result<String, Error> {
+        Ok(r#"{"nftables": []}"#.to_owned())
+    }
+
+    fn rules(&self, _family: &str, _table: &str) -> Result<String, Error> {
         Ok(r#"{"nftables": []}"#.to_owned())
     }
 

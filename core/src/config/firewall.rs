@@ -24,6 +24,11 @@ pub const UNIT: &str = "edict-firewall.service";
 pub const UNIT_PATH: &str = "/etc/systemd/system/edict-firewall.service";
 /// Has it started with the host: a drop-in, where `systemctl enable` makes a symlink.
 pub const WANTED_PATH: &str = "/etc/systemd/system/multi-user.target.d/zz-edict-firewall.conf";
+/// The agent's folder on each host.
+pub const STATE: &str = "/var/lib/edict";
+/// A file in [`STATE`] that is there while a table is on trial: a host that starts meanwhile does not load it, and the
+/// agent that starts with it puts back the one before.
+pub const TRIAL: &str = "firewall-on-trial";
 /// The table in the kernel, as if it were a file: there is no such path on a host.
 pub const TABLE: &str = "/nftables/inet/edict";
 /// How long it may take until the operator reaches the node anew, where it does not say, in seconds.
@@ -40,6 +45,8 @@ Wants=network-pre.target
 Before=network-pre.target shutdown.target
 After=nftables.service
 Conflicts=shutdown.target
+RequiresMountsFor=/var/lib/edict
+ConditionPathExists=!/var/lib/edict/firewall-on-trial
 
 [Service]
 Type=oneshot
@@ -151,6 +158,15 @@ pub struct Facts {
     pub pods: BTreeSet<IpNet>,
     /// Ranges of its services.
     pub services: BTreeSet<IpNet>,
+}
+
+impl Facts {
+    /// Whether everybody is among these that is among others.
+    pub fn covers(&self, others: &Self) -> bool {
+        self.nodes.is_superset(&others.nodes)
+            && self.pods.is_superset(&others.pods)
+            && self.services.is_superset(&others.services)
+    }
 }
 
 impl Firewall {

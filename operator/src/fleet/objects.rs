@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use edict_core::config::firewall;
 use edict_core::wire;
 use edict_crds::Fleet;
 use k8s_openapi::api::apps::v1::DaemonSet;
@@ -15,7 +16,7 @@ pub const AGENT: &str = "edict-agent";
 /// The Secret with the agents' certificate.
 pub const AGENT_SECRET: &str = "edict-agent-tls";
 /// Where an agent keeps what it has to remember, on the host.
-const STATE: &str = "/var/lib/edict";
+const STATE: &str = firewall::STATE;
 /// Where systemd has its own socket, on the host.
 const SYSTEMD: &str = "/run/systemd";
 

@@ -133,7 +133,11 @@ impl Units for App {
         Ok(())
     }
 
-    fn ruleset(&self) -> Result<String, Error> {
+    fn chains(&self) -> Result<String, Error> {
+        Ok(String::new())
+    }
+
+    fn rules(&self, _family: &str, _table: &str) -> Result<String, Error> {
         Ok(String::new())
     }
 

@@ -3,6 +3,9 @@
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+/// How often it is looked whether there is still somebody to wait for.
+const LOOK: Duration = Duration::from_millis(250);
+
 /// What is waited for, and what has come.
 #[derive(Default)]
 pub struct Probations {
@@ -12,44 +15,52 @@ pub struct Probations {
 
 #[derive(Default)]
 struct Inner {
-    /// Whether there is anybody who could say so.
-    heard: bool,
     /// What is waited for.
     mark: Option<String>,
     confirmed: bool,
 }
 
+/// What came of a probation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// The node is reached.
+    Confirmed,
+    /// It is not, within its time.
+    Late,
+    /// Nobody is there any more who could say so.
+    Alone,
+}
+
 impl Probations {
-    /// From now on somebody can say that this node is reached.
-    pub fn hear(&self) {
-        self.inner().heard = true;
-    }
-
-    /// Whether anybody could: an agent without an operator has nobody to wait for.
-    pub fn is_heard(&self) -> bool {
-        self.inner().heard
-    }
-
-    /// Waits for the confirmation of this mark; `say` asks for it. Whether it has come in time.
-    pub fn wait(&self, mark: &str, within: Duration, say: impl FnOnce()) -> bool {
+    /// Waits for the confirmation of this mark; `say` asks for it, and `gone` says when whoever was asked is gone.
+    pub fn wait(
+        &self,
+        mark: &str,
+        within: Duration,
+        say: impl FnOnce(),
+        gone: &dyn Fn() -> bool,
+    ) -> Ended {
         *self.inner() = Inner {
-            heard: true,
             mark: Some(mark.to_owned()),
             confirmed: false,
         };
         say();
         let deadline = Instant::now() + within;
         let mut inner = self.inner();
-        while !inner.confirmed {
+        let ended = loop {
             let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                break;
+            if inner.confirmed {
+                break Ended::Confirmed;
+            } else if left.is_zero() {
+                break Ended::Late;
+            } else if gone() {
+                break Ended::Alone;
             }
-            let waited = self.changed.wait_timeout(inner, left);
+            let waited = self.changed.wait_timeout(inner, left.min(LOOK));
             (inner, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        }
+        };
         inner.mark = None;
-        inner.confirmed
+        ended
     }
 
     /// Somebody has reached this node, and says so. Whether that was waited for.
