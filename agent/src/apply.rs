@@ -155,9 +155,9 @@ impl Agent {
         })
     }
 
-    /// An operator has reached the node by a new connection. Whether that was waited for.
-    pub fn confirm(&self, mark: &str) -> bool {
-        self.probations.confirm(mark)
+    /// An operator has reached the node by a new connection, or says why not yet. Whether that is waited for.
+    pub fn confirm(&self, mark: &str, why_not: Option<String>) -> bool {
+        self.probations.confirm(mark, why_not)
     }
 
     /// The name of the node.

@@ -5,7 +5,8 @@
 //! | `GET /v1/hello` | | [`Hello`] |
 //! | `GET /v1/drift/N` | | how often what is known of drift has changed, a number: as soon as it is not N, or after half a minute |
 //! | `POST /v1/plan` | [`Push`] | [`Planned`]: what the push would do; nothing is written |
-//! | `POST /v1/confirm/MARK` | | whether that [`Probation`] was waited for |
+//! | `POST /v1/confirm/MARK` | `null`, or a sentence that says why not yet | whether that [`Probation`] is waited for |
+//! | `POST /v1/reach` | an address with a port | whether a TCP connection to it comes about within 3 s |
 //! | `POST /v1/push` | [`Push`] | a stream of [`Event`]s, one JSON object a line, the last one [`Event::Done`]; an empty line while the agent waits for something |
 //!
 //! A request that is refused as a whole answers with a status of 4xx and a [`Refusal`].
@@ -46,6 +47,8 @@ pub const DRIFTS: &str = "/v1/drift";
 pub const PLAN: &str = "/v1/plan";
 /// The path where an operator says that it has reached a node anew; behind it the mark of a [`Probation`].
 pub const CONFIRM: &str = "/v1/confirm";
+/// The path where an agent is asked whether another node is reached from its own.
+pub const REACH: &str = "/v1/reach";
 /// The path of [`Push`].
 pub const PUSH: &str = "/v1/push";
 /// The port that agents listen on.

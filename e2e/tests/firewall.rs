@@ -286,42 +286,69 @@ async fn masters_let_in_the_cluster_and_whom_they_are_told_to() -> Result<()> {
     .await
 }
 
+/// A firewall for one node that keeps others out, and what is said when it is taken out again.
+async fn taken_out(ctx: &Context, node: &Node, firewall: &Value, why: &str) -> Result<()> {
+    let here = std::slice::from_ref(node);
+    let others = ctx.nodes().iter().find(|other| other.name != node.name);
+    let other = others.context("there is one node only")?;
+    let before = Trees::of(ctx.nodes()).await?;
+    let draft = Draft::new(&ctx.name, named(here)).block("firewall", firewall);
+    draft.apply(ctx).await?;
+    wait::until("the table to be there", SOON, async || {
+        let found = table(node).await?;
+        Ok(Seen::when(found.is_some(), found))
+    })
+    .await?;
+    ensure!(
+        !connects(other, &address(node).await?, KUBELET).await?,
+        "it cuts nobody off"
+    );
+    let status = status::reach(ctx, &ctx.name, "to be held", SOON, |status| {
+        status.state == Some(State::Held)
+    })
+    .await?;
+    let words = [
+        "the firewall keeps the cluster out: 20 s later",
+        why,
+        "is put back",
+    ];
+    ensure!(
+        status::says(&status, &node.name, State::Held, &words),
+        "{status:?}"
+    );
+    without_table(ctx.nodes()).await?;
+    cluster_goes_on(ctx, here).await?;
+    before.unchanged(ctx.nodes()).await?;
+    draft.delete(ctx).await?;
+    before.unchanged(ctx.nodes()).await
+}
+
 #[tokio::test]
 async fn one_that_keeps_the_cluster_out_is_taken_out_again() -> Result<()> {
     e2e::test("firewall-cut", async |ctx| {
         let node = ctx.workers().remove(0);
-        let here = std::slice::from_ref(&node);
-        let before = Trees::of(ctx.nodes()).await?;
         let none = json!({"nodeCIDRs": [], "podCIDRs": [], "serviceCIDRs": []});
         let firewall = json!({"cluster": none, "probationSeconds": 20});
-        let draft = Draft::new(&ctx.name, named(here)).block("firewall", &firewall);
-        draft.apply(&ctx).await?;
-        wait::until("the table to be there", SOON, async || {
-            let found = table(&node).await?;
-            Ok(Seen::when(found.is_some(), found))
-        })
-        .await?;
-        ensure!(
-            !connects(&ctx.masters()[0], &address(&node).await?, KUBELET).await?,
-            "it cuts nobody off"
-        );
-        let status = status::reach(&ctx, &ctx.name, "to be held", SOON, |status| {
-            status.state == Some(State::Held)
-        })
-        .await?;
-        let words = [
-            "the firewall keeps the cluster out: within 20 s",
-            "is put back",
-        ];
-        ensure!(
-            status::says(&status, &node.name, State::Held, &words),
-            "{status:?}"
-        );
-        without_table(ctx.nodes()).await?;
-        cluster_goes_on(&ctx, here).await?;
-        before.unchanged(ctx.nodes()).await?;
-        draft.delete(&ctx).await?;
-        before.unchanged(ctx.nodes()).await
+        taken_out(&ctx, &node, &firewall, "kubelet's port").await
+    })
+    .await
+}
+
+/// The operator reaches the node that it runs on through any firewall: others are asked.
+#[tokio::test]
+async fn one_that_keeps_other_nodes_out_is_taken_out_where_the_operator_runs_too() -> Result<()> {
+    e2e::test("firewall-own", async |ctx| {
+        let get = ["get", "--namespace=edict-system", "--output"];
+        let leads = ["jsonpath={.spec.holderIdentity}", "lease", "edict-operator"];
+        let leader = ctx.kubectl().args(get).args(leads).text().await?;
+        let runs = ["jsonpath={.spec.nodeName}", "pod", leader.trim()];
+        let name = ctx.kubectl().args(get).args(runs).text().await?;
+        let node = ctx.nodes().iter().find(|node| node.name == name.trim());
+        let node = node.with_context(|| format!("the operator runs on {name:?}"))?;
+        let firewall = json!({
+            "cluster": {"nodeCIDRs": []}, "allow": [{"ports": [{"port": 6443}]}], "probationSeconds": 20,
+        });
+        taken_out(&ctx, node, &firewall, "from node").await
     })
     .await
 }

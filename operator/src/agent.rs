@@ -97,12 +97,18 @@ impl Agent {
     /// Waits until what the agent knows of drift has changed since it was counted as `seen`. Says so
     /// also where nothing has for a while.
     pub fn drifts(&self, seen: u64) -> impl Future<Output = Result<u64, Error>> + use<> {
-        let mut agent = Self {
-            sender: self.sender.clone(),
-            work: None,
-        };
+        let mut agent = self.shared();
         let path = format!("{}/{seen}", wire::DRIFTS);
         async move { agent.ask(Method::GET, &path, Bytes::new(), SILENCE).await }
+    }
+
+    /// The same connection, for something else at the same time.
+    #[must_use]
+    pub fn shared(&self) -> Self {
+        Self {
+            sender: self.sender.clone(),
+            work: None,
+        }
     }
 
     /// Asks what a push would do.
@@ -111,10 +117,18 @@ impl Agent {
         self.ask(Method::POST, wire::PLAN, body.into(), PLAN).await
     }
 
-    /// Says that the node is reached, by this connection. Whether the agent has waited for that.
-    pub async fn confirm(&mut self, mark: &str) -> Result<bool, Error> {
+    /// Says that the node is reached by this connection, or why it is not yet. Whether the agent waits for that.
+    pub async fn confirm(&mut self, mark: &str, why_not: Option<&str>) -> Result<bool, Error> {
         let path = format!("{}/{mark}", wire::CONFIRM);
-        self.ask(Method::POST, &path, Bytes::new(), HELLO).await
+        let body = serde_json::to_vec(&why_not).expect("a string serializes to JSON");
+        self.ask(Method::POST, &path, body.into(), HELLO).await
+    }
+
+    /// Whether the agent gets a connection from its node to some address.
+    pub async fn reach(&mut self, to: SocketAddr) -> Result<bool, Error> {
+        let body = serde_json::to_vec(&to).expect("an address serializes to JSON");
+        self.ask(Method::POST, wire::REACH, body.into(), HELLO)
+            .await
     }
 
     /// Asks for something that is answered at once and whole.

@@ -141,9 +141,9 @@ impl Cache {
         let nodes = work.follow(Api::<Node>::all(client.clone()), own.clone(), |_| {
             Change::Node
         });
-        // A cluster before Kubernetes 1.33 has none.
+        // A cluster before Kubernetes 1.33 has none, and nobody waits for them.
         let service_cidrs = watcher(Api::<ServiceCIDR>::all(client.clone()), own.clone());
-        let service_cidrs = work.fill(none_without_kind(service_cidrs), |_| Change::Node);
+        let service_cidrs = work.fill_after(Pauses::rare(), service_cidrs, |_| Change::Node);
         let agents = work.follow(
             Api::<Pod>::namespaced(client.clone(), namespace),
             agents,
@@ -326,10 +326,23 @@ impl Work {
     where
         K: Resource<DynamicType = ()> + Clone + std::fmt::Debug + Send + Sync + 'static,
     {
+        self.fill_after(Pauses::default(), events, change)
+    }
+
+    /// The same with these pauses after what fails.
+    fn fill_after<K>(
+        &mut self,
+        pauses: Pauses,
+        events: impl Stream<Item = watcher::Result<Event<K>>> + Send + 'static,
+        change: impl Fn(&K) -> Change + Send + Sync + 'static,
+    ) -> Store<K>
+    where
+        K: Resource<DynamicType = ()> + Clone + std::fmt::Debug + Send + Sync + 'static,
+    {
         let (store, writer) = reflector::store();
         let changes = self.changes.clone();
         let watch = reflector::reflector(writer, events)
-            .backoff(Pauses::default())
+            .backoff(pauses)
             .inspect_err(|error| {
                 let error: &dyn std::error::Error = error;
                 tracing::warn!(error, kind = %K::kind(&()), "watch failed");

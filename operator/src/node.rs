@@ -39,6 +39,7 @@ pub async fn run(
     let permits = Arc::new(Semaphore::new(CONCURRENCY));
     let mut workers: HashMap<String, Arc<Notify>> = HashMap::new();
     let mut tasks = JoinSet::new();
+    let mut facts = context.cache.facts();
     loop {
         for state in context.cache.states.state() {
             let node = edict_crds::name(&*state).to_owned();
@@ -64,6 +65,15 @@ pub async fn run(
                 Ok(Change::NodeState(node) | Change::Agent(node)) => Some(node),
                 Ok(Change::Fleet | Change::Revision | Change::Listed)
                 | Err(RecvError::Lagged(_)) => None,
+                // Of nodes only their addresses are of interest here, to every node's firewall.
+                Ok(Change::Node) => {
+                    let now = context.cache.facts();
+                    if now == facts {
+                        continue;
+                    }
+                    facts = now;
+                    None
+                }
                 Ok(_) => continue,
                 Err(RecvError::Closed) => anyhow::bail!("the cache has ended"),
             },

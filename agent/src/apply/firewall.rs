@@ -8,6 +8,7 @@ use std::borrow::Cow;
 use std::time::{Duration, Instant};
 
 use edict_core::config::firewall::Facts;
+use edict_core::guard::text::mask;
 use edict_core::layer::{DeletionPolicy, Layer};
 use edict_core::wire::{Event, Probation};
 
@@ -120,14 +121,15 @@ impl Round<'_> {
         match self.agent.probations.wait(&mark, within, say, gone) {
             Ended::Confirmed => Ok(()),
             Ended::Alone => Err(Trouble::Alone),
-            Ended::Late => Err(Trouble::Unit(Failure {
-                unit: "the firewall".to_owned(),
-                what: format!(
-                    "keeps the cluster out: within {seconds} s the operator has not reached the agent and the \
-                     kubelet's port by new connections, with the node Ready"
-                ),
-                lines: Vec::new(),
-            })),
+            Ended::Late(why) => {
+                let why = why.as_deref().map(|why| mask(why).into_owned());
+                let why = why.unwrap_or_else(|| "the operator is not heard".to_owned());
+                Err(Trouble::Unit(Failure {
+                    unit: "the firewall".to_owned(),
+                    what: format!("keeps the cluster out: {seconds} s later {why}"),
+                    lines: Vec::new(),
+                }))
+            }
         }
     }
 }

@@ -1,6 +1,7 @@
-//! What can be asked: `GET /v1/hello`, `GET /v1/drift/N`, `POST /v1/confirm/MARK`, `POST /v1/plan` and `POST /v1/push`.
+//! What can be asked: see [`edict_core::wire`].
 
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,10 +12,13 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use bytes::Bytes;
 use edict_core::wire::{
-    self, CONFIRM, DRIFTS, Event, HELLO, Hello, MESSAGE_MAX, PLAN, PUSH, Planned, Push, Refusal,
+    self, CONFIRM, DRIFTS, Event, HELLO, Hello, MESSAGE_MAX, PLAN, PUSH, Planned, Push, REACH,
+    Refusal,
 };
 use futures::stream;
 use http::{StatusCode, header};
+use serde::de::DeserializeOwned;
+use tokio::net::TcpStream;
 use tokio::sync::mpsc::{self, UnboundedSender};
 use tokio::sync::{Mutex, OwnedMutexGuard};
 use tokio_util::sync::CancellationToken;
@@ -24,6 +28,12 @@ use crate::apply::Agent;
 
 /// A whole message over a slow line; a client that takes longer holds memory for nothing.
 const BODY_WITHIN: Duration = Duration::from_secs(30);
+
+/// The most bytes of a message that is a sentence at most.
+const SMALL_MAX: usize = 4096;
+
+/// How long a connection to another node may take: it is one hop away.
+const REACH_WITHIN: Duration = Duration::from_secs(3);
 
 /// How long nothing is said while a push is being done. Well below what an operator puts up with.
 const SILENCE: Duration = Duration::from_secs(15);
@@ -58,6 +68,7 @@ pub fn router(agent: Arc<Agent>, pushes: TaskTracker, ending: CancellationToken)
         .route(HELLO, get(hello))
         .route(&format!("{DRIFTS}/{{seen}}"), get(drifts))
         .route(&format!("{CONFIRM}/{{mark}}"), post(confirm))
+        .route(REACH, post(reach))
         .route(PLAN, post(plan))
         .route(PUSH, post(push))
         .with_state(shared)
@@ -80,9 +91,29 @@ async fn drifts(State(shared): State<Shared>, Path(seen): Path<u64>) -> Json<u64
     Json(now)
 }
 
-/// The operator has reached this node, by the connection that this comes by.
-async fn confirm(State(shared): State<Shared>, Path(mark): Path<String>) -> Json<bool> {
-    Json(shared.agent.confirm(&mark))
+/// The operator has reached this node by the connection that this comes by, or says why not yet.
+async fn confirm(
+    State(shared): State<Shared>,
+    Path(mark): Path<String>,
+    request: Request,
+) -> Result<Json<bool>, Refused> {
+    let why_not: Option<String> = small(request).await?;
+    Ok(Json(shared.agent.confirm(&mark, why_not)))
+}
+
+/// Whether something is reached from this node.
+async fn reach(request: Request) -> Result<Json<bool>, Refused> {
+    let to: SocketAddr = small(request).await?;
+    let connected = tokio::time::timeout(REACH_WITHIN, TcpStream::connect(to)).await;
+    Ok(Json(connected.is_ok_and(|connected| connected.is_ok())))
+}
+
+/// What a request carries that is a sentence at most.
+async fn small<T: DeserializeOwned>(request: Request) -> Result<T, Refused> {
+    let body = tokio::time::timeout(BODY_WITHIN, to_bytes(request.into_body(), SMALL_MAX));
+    let bad = || Refused::bad("the message can't be read");
+    let body = body.await.ok().and_then(Result::ok).ok_or_else(bad)?;
+    serde_json::from_slice(&body).map_err(|_| bad())
 }
 
 /// The push that a request carries, which this agent does not refuse.

@@ -1,6 +1,7 @@
 //! Whom the server lets in, over the loopback interface.
 
 mod ending;
+mod probation;
 
 use std::convert::Infallible;
 use std::path::PathBuf;

@@ -56,7 +56,8 @@ const WANTED: &str = "[Unit]\nWants=edict-firewall.service\n";
 
 /// Who may reach the node itself: its own addresses, the cluster's (nodes, pods, services) and those that
 /// allow names; nobody else, but for answers to what the node has asked, ICMP and DHCP. What is sent on to pods,
-/// as that to NodePorts and to services is, is not concerned.
+/// as that to NodePorts and to services is, is not concerned, but for pods that use the node's own network. On
+/// masters, allow whoever reaches the API server from outside the cluster, nodes that are yet to join included.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Firewall {
@@ -67,9 +68,9 @@ pub struct Firewall {
     /// The cluster's own addresses, where those are not meant that the cluster knows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cluster: Option<Cluster>,
-    /// How many seconds it may take, once it is in force, until the operator reaches the node by a new
-    /// connection and the node is Ready. If it does not in time, all is put back, and the NodeConfig is Held there. 60
-    /// if left out.
+    /// How many seconds it may take, once it is in force, until the operator and other nodes reach the node by new
+    /// connections as they did before, and the node is Ready. If they don't in time, all is put back, and the
+    /// NodeConfig is Held there. 60 if left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 15, max = 300))]
     pub probation_seconds: Option<u32>,
@@ -129,7 +130,8 @@ pub enum Protocol {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Cluster {
-    /// Ranges that nodes have their addresses of. Each node's own addresses if left out.
+    /// Ranges that nodes have their addresses of. Each node's own addresses if left out. Give them where nodes
+    /// come and go.
     #[serde(default, rename = "nodeCIDRs", skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64), inner(length(min = 1, max = 49)), extend("x-kubernetes-list-type" = "atomic"))]
     pub node_cidrs: Option<Vec<String>>,

@@ -12,12 +12,31 @@ const PAUSE_MIN: Duration = Duration::from_secs(1);
 /// with a handful of watches are no burden for an API server that comes back.
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 
+/// How long it is until a kind that there may not be is asked for again.
+const RARELY: Duration = Duration::from_mins(1);
+
 /// The pauses of a watch that fails.
-pub struct Pauses(Duration);
+pub struct Pauses {
+    min: Duration,
+    max: Duration,
+    next: Duration,
+}
+
+impl Pauses {
+    fn between(min: Duration, max: Duration) -> Self {
+        let next = min;
+        Self { min, max, next }
+    }
+
+    /// Those of a kind that there may not be.
+    pub fn rare() -> Self {
+        Self::between(RARELY, RARELY)
+    }
+}
 
 impl Default for Pauses {
     fn default() -> Self {
-        Self(PAUSE_MIN)
+        Self::between(PAUSE_MIN, PAUSE_MAX)
     }
 }
 
@@ -25,15 +44,15 @@ impl Iterator for Pauses {
     type Item = Duration;
 
     fn next(&mut self) -> Option<Duration> {
-        let pause = self.0;
-        self.0 = (pause * 2).min(PAUSE_MAX);
+        let pause = self.next;
+        self.next = (pause * 2).min(self.max);
         Some(pause)
     }
 }
 
 impl Backoff for Pauses {
     fn reset(&mut self) {
-        *self = Self::default();
+        self.next = self.min;
     }
 }
 
@@ -108,5 +127,7 @@ mod tests {
         assert_eq!(all, [1, 2, 4, 5, 5, 5]);
         pauses.reset();
         assert_eq!(seconds(&mut pauses), 1);
+        let mut rare = Pauses::rare();
+        assert_eq!([seconds(&mut rare), seconds(&mut rare)], [60, 60]);
     }
 }

@@ -20,7 +20,7 @@ use kube::api::{Patch, PatchParams};
 use kube::runtime::reflector::ObjectRef;
 use kube::{Api, ResourceExt as _};
 use serde_json::json;
-use tokio::sync::{Notify, Semaphore, watch};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 
 use super::pace::{HEARTBEAT, Pace};
 use super::planned::Plans;
@@ -59,6 +59,7 @@ pub async fn run(
         ended: Vec::new(),
         pace: Pace::default(),
         plans: Plans::default(),
+        permit: None,
     };
     loop {
         let stop = worker.context.term.stop.clone();
@@ -102,12 +103,14 @@ struct Worker {
     pace: Pace,
     /// What would be changed, as the agent said it last.
     plans: Plans,
+    /// Its turn among all nodes, while it is worked on.
+    permit: Option<OwnedSemaphorePermit>,
 }
 
 impl Worker {
     /// One look at the node; answers with how long to wait for the next, or `None` when there is
     /// nothing to look after any more.
-    async fn look(&mut self, permits: &Semaphore) -> anyhow::Result<Option<Duration>> {
+    async fn look(&mut self, permits: &Arc<Semaphore>) -> anyhow::Result<Option<Duration>> {
         let Some(state) = self.context.cache.states.get(&ObjectRef::new(&self.node)) else {
             return Ok(None);
         };
@@ -132,10 +135,10 @@ impl Worker {
             }
         };
         // Only now: agents that don't answer hold up none that do.
-        let permit = permits.acquire().await;
-        let permit = permit.expect("the semaphore is never closed");
+        let permit = permits.clone().acquire_owned().await;
+        self.permit = Some(permit.expect("the semaphore is never closed"));
         let converged = self.converge(&state, &hello).await;
-        drop(permit);
+        self.permit = None;
         match converged {
             Ok(status) => {
                 if let Some(status) = status {
@@ -380,24 +383,29 @@ impl Worker {
         Ok(forsaken)
     }
 
+    /// What a push needs that says who may reach the node.
+    async fn proof(&self, push: &wire::Push) -> Option<Proof> {
+        let mut configs = push.layers.iter().map(|layer| &layer.config);
+        configs.find(|config| config.firewall.is_some())?;
+        let (address, identity, _) = self.connection.as_ref()?;
+        let (context, identity) = (self.context.clone(), identity.clone());
+        Some(Proof::prepared(context, self.node.clone(), *address, identity).await)
+    }
+
     async fn push(&mut self, push: &wire::Push) -> Result<Report, Failure> {
         let began = Instant::now();
         let node = self.node.clone();
-        let context = self.context.clone();
-        let connection = self.connection.as_ref();
-        let reached = connection.map(|(address, identity, _)| (*address, identity.clone()));
-        let result = self
-            .agent()?
+        let proof = self.proof(push).await;
+        let mut permit = self.permit.take();
+        let agent = self.agent()?;
+        let told = agent.shared();
+        let result = agent
             .push(push, |event| match event {
                 Event::Probation(probation) => {
-                    if let Some((address, identity)) = reached.clone() {
-                        let proof = Proof {
-                            context: context.clone(),
-                            node: node.clone(),
-                            address,
-                            identity,
-                        };
-                        tokio::spawn(proof.give(probation.clone()));
+                    // It waits, most of the time: others get their turn.
+                    drop(permit.take());
+                    if let Some(proof) = proof.clone() {
+                        tokio::spawn(proof.give(probation.clone(), told.shared()));
                     }
                 }
                 Event::Layer(layer) => {

@@ -18,15 +18,17 @@ struct Inner {
     /// What is waited for.
     mark: Option<String>,
     confirmed: bool,
+    /// What was said last of why it has not come.
+    why_not: Option<String>,
 }
 
 /// What came of a probation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ended {
     /// The node is reached.
     Confirmed,
-    /// It is not, within its time.
-    Late,
+    /// It is not, within its time. Why, where that was said.
+    Late(Option<String>),
     /// Nobody is there any more who could say so.
     Alone,
 }
@@ -42,7 +44,7 @@ impl Probations {
     ) -> Ended {
         *self.inner() = Inner {
             mark: Some(mark.to_owned()),
-            confirmed: false,
+            ..Inner::default()
         };
         say();
         let deadline = Instant::now() + within;
@@ -52,7 +54,7 @@ impl Probations {
             if inner.confirmed {
                 break Ended::Confirmed;
             } else if left.is_zero() {
-                break Ended::Late;
+                break Ended::Late(inner.why_not.take());
             } else if gone() {
                 break Ended::Alone;
             }
@@ -63,15 +65,16 @@ impl Probations {
         ended
     }
 
-    /// Somebody has reached this node, and says so. Whether that was waited for.
-    pub fn confirm(&self, mark: &str) -> bool {
+    /// Somebody has reached this node, or says why not yet. Whether that is waited for.
+    pub fn confirm(&self, mark: &str, why_not: Option<String>) -> bool {
         let mut inner = self.inner();
-        let waited = inner.mark.as_deref() == Some(mark);
-        if waited {
-            inner.confirmed = true;
+        let waits = inner.mark.as_deref() == Some(mark);
+        if waits {
+            inner.confirmed |= why_not.is_none();
+            inner.why_not = why_not;
             self.changed.notify_all();
         }
-        waited
+        waits
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
