@@ -194,6 +194,7 @@ impl Agent {
             drifts: Some(drifts),
             plans: true,
             commands,
+            probations: self.probations.counted(),
         }
     }
 
@@ -346,14 +347,17 @@ impl Agent {
 
     /// A host that starts from now on leaves the firewall alone: the table on trial may keep it from its cluster.
     fn begin_trial(&self) -> Result<(), state::Error> {
-        self.store.begin_trial()?;
+        // It is there, or may be.
         self.on_trial.store(true, Ordering::Relaxed);
-        Ok(())
+        self.store.begin_trial()
     }
 
     /// A host that starts loads the firewall, once nothing of it is on trial any more.
     fn end_trial(&self) {
-        if locked(&self.state).open || !self.on_trial.swap(false, Ordering::Relaxed) {
+        let state = locked(&self.state);
+        let is_over = !state.open && state.unproven().is_none();
+        drop(state);
+        if !is_over || !self.on_trial.swap(false, Ordering::Relaxed) {
             return;
         }
         if let Err(error) = self.store.end_trial() {

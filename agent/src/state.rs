@@ -217,7 +217,6 @@ impl State {
             .unproven()
             .map(|(layer, mark)| (layer.uid.clone(), mark));
         self.proven.extend(proven);
-        self.proven.retain(|uid, _| self.layers.contains_key(uid));
         self
     }
 

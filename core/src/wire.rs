@@ -88,6 +88,9 @@ pub struct Hello {
     /// What became of the commands of the layers that are in force; their count is that of `drifts`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub commands: Vec<CommandReport>,
+    /// Counts the beginnings and ends of [`Probation`]s since the agent started.
+    #[serde(default)]
+    pub probations: u64,
 }
 
 /// What an agent knows of drift on its node.
@@ -162,6 +165,10 @@ pub struct Push {
     /// Who pushes, in the order of those who may; absent in wire version 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fence: Option<Fence>,
+    /// What [`Hello::probations`] was before the operator looked by which ways it reaches the node, if it did. Where
+    /// it is another number now, nothing can be on probation: what was looked at may have been another one's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub probations: Option<u64>,
     /// Digest of everything below: names this desired state.
     pub digest: String,
     /// What the administrator allows and refuses.
@@ -184,6 +191,7 @@ impl Push {
             wire: OLDEST,
             node,
             fence: None,
+            probations: None,
             digest,
             policy,
             layers,

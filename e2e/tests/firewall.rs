@@ -162,6 +162,14 @@ async fn a_host_lets_in_whom_it_is_told_to() -> Result<()> {
     let now = node.run(&["nft", "list", "table", "inet", "mine"]).await?;
     ensure!(now == mine, "{now}");
 
+    // What somebody adds to it is no part of it.
+    let added = "nft add rule inet edict input tcp dport 8098 accept";
+    node.shell(added).await?;
+    reached(node, [(8098, true), (8099, true)]).await?;
+    let (code, said) = host.edict("apply", &[firewall(8099)]).await?;
+    ensure!(code == 0, "{code}: {said}");
+    reached(node, [(8098, false), (8099, true)]).await?;
+
     // It is there when the host starts, before anybody can ask.
     node.stop().await?;
     node.start().await?;

@@ -22,7 +22,7 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{broadcast, watch};
 
 use crate::node::proof;
-use events::{Pauses, none_without_kind};
+use events::{Pauses, RARELY, none_for, none_without_kind};
 
 /// The label that tells the agents' pods.
 pub const AGENT_LABEL: (&str, &str) = ("app.kubernetes.io/name", "edict-agent");
@@ -141,9 +141,9 @@ impl Cache {
         let nodes = work.follow(Api::<Node>::all(client.clone()), own.clone(), |_| {
             Change::Node
         });
-        // A cluster before Kubernetes 1.33 has none, and nobody waits for them.
+        // A cluster before Kubernetes 1.33 has none.
         let service_cidrs = watcher(Api::<ServiceCIDR>::all(client.clone()), own.clone());
-        let service_cidrs = work.fill_after(Pauses::rare(), service_cidrs, |_| Change::Node);
+        let service_cidrs = work.fill(none_for(RARELY, service_cidrs), |_| Change::Node);
         let agents = work.follow(
             Api::<Pod>::namespaced(client.clone(), namespace),
             agents,
@@ -202,6 +202,7 @@ impl Cache {
     async fn rest_ready(&self) -> anyhow::Result<()> {
         self.configs.wait_until_ready().await?;
         self.states.wait_until_ready().await?;
+        self.service_cidrs.wait_until_ready().await?;
         self.secrets.wait_until_ready().await?;
         self.config_maps.wait_until_ready().await?;
         Ok(())
@@ -326,23 +327,10 @@ impl Work {
     where
         K: Resource<DynamicType = ()> + Clone + std::fmt::Debug + Send + Sync + 'static,
     {
-        self.fill_after(Pauses::default(), events, change)
-    }
-
-    /// The same with these pauses after what fails.
-    fn fill_after<K>(
-        &mut self,
-        pauses: Pauses,
-        events: impl Stream<Item = watcher::Result<Event<K>>> + Send + 'static,
-        change: impl Fn(&K) -> Change + Send + Sync + 'static,
-    ) -> Store<K>
-    where
-        K: Resource<DynamicType = ()> + Clone + std::fmt::Debug + Send + Sync + 'static,
-    {
         let (store, writer) = reflector::store();
         let changes = self.changes.clone();
         let watch = reflector::reflector(writer, events)
-            .backoff(pauses)
+            .backoff(Pauses::default())
             .inspect_err(|error| {
                 let error: &dyn std::error::Error = error;
                 tracing::warn!(error, kind = %K::kind(&()), "watch failed");

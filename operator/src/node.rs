@@ -27,6 +27,9 @@ use crate::pki::Identity;
 /// How many nodes are worked on at once: bounds memory, since each push may have megabytes.
 const CONCURRENCY: usize = 32;
 
+/// How many more may wait for a firewall to be proven: what is pushed to them stays in memory.
+const WAITING: usize = 64;
+
 /// Runs until the term ends; pushes that are under way then are done first.
 ///
 /// `identity` is the operator's certificate, once there is one.
@@ -37,6 +40,7 @@ pub async fn run(
     let mut changes = context.cache.changes();
     context.cache.synced().await?;
     let permits = Arc::new(Semaphore::new(CONCURRENCY));
+    let waiting = Arc::new(Semaphore::new(WAITING));
     let mut workers: HashMap<String, Arc<Notify>> = HashMap::new();
     let mut tasks = JoinSet::new();
     let mut facts = context.cache.facts();
@@ -51,6 +55,7 @@ pub async fn run(
                     node,
                     wake.clone(),
                     permits.clone(),
+                    waiting.clone(),
                 ));
                 wake
             });

@@ -44,6 +44,9 @@ pub enum Error {
         the agent ended; what was changed is put back, and tried again with the next push"
     )]
     Alone,
+    /// What is to be on probation can't be now; nothing was changed yet.
+    #[error("the firewall is put on probation with the next push: another one has ended just now")]
+    Later,
     /// The state can't be read or written; nothing was changed yet.
     #[error(transparent)]
     State(#[from] state::Error),
@@ -77,6 +80,7 @@ impl Error {
             | Self::Plan(_)
             | Self::Units(_)
             | Self::Alone
+            | Self::Later
             | Self::State(_) => false,
             Self::Commit(_) | Self::Activate { .. } | Self::PutBack(_) | Self::Left { .. } => true,
         }

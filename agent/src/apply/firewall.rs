@@ -5,14 +5,16 @@ mod drops;
 pub(super) mod probation;
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use edict_core::config::firewall::Facts;
+use edict_core::config::firewall::{Facts, TABLE};
 use edict_core::guard::text::mask;
 use edict_core::layer::{DeletionPolicy, Layer};
 use edict_core::wire::{Event, Probation};
 
 use super::activate::Failure;
+use super::error::Error;
 use super::locked;
 use super::round::Round;
 use super::transact::{Trouble, Way};
@@ -31,51 +33,99 @@ pub(super) struct Refused {
     why: String,
 }
 
+/// What a layer goes by of what the cluster knows of its own addresses.
+pub(super) struct Addressed<'l> {
+    /// The layer as it is to be applied.
+    pub(super) layer: Cow<'l, Layer>,
+    /// What is to be said where the node goes by other addresses than the cluster knows.
+    pub(super) said: Option<String>,
+    /// Why it can't go by them.
+    pub(super) why: Option<String>,
+}
+
 impl Round<'_> {
     /// Has the revision in force go by what the cluster knows of its own addresses now, whatever becomes of the one
-    /// that is pushed: a node that joins is kept out otherwise. Answers with the layer as it is to be applied, and
-    /// with what is to be said where the node goes by the addresses before.
-    pub(super) fn with_facts<'l>(&mut self, layer: &'l Layer) -> (Cow<'l, Layer>, Option<String>) {
-        let as_it_is = (Cow::Borrowed(layer), None);
-        let Some(mut held) = self.state.layers.get(&layer.uid).cloned() else {
-            return as_it_is;
+    /// that is pushed: a node that joins is kept out otherwise. Addresses that go stay let in where the cluster is
+    /// not reached without them.
+    pub(super) fn with_facts<'l>(&mut self, layer: &'l Layer) -> Addressed<'l> {
+        let mut addressed = Addressed {
+            layer: Cow::Borrowed(layer),
+            said: None,
+            why: None,
         };
-        let (Some(_), Some(facts)) = (&held.layer.config.firewall, &layer.facts) else {
-            return as_it_is;
+        let Some(held) = self.state.layers.get(&layer.uid) else {
+            return addressed;
         };
-        if held.layer.facts.as_ref() == Some(facts) {
-            return as_it_is;
-        }
-        let before = held.layer.facts.replace(facts.clone());
-        let why = self.known_to_fail(&layer.uid, facts).or_else(|| {
-            let touched = held.touches();
-            let mut next = self.state.clone();
-            next.layers.insert(layer.uid.clone(), held);
-            let way = Way::Forward(layer.uid.clone());
-            let error = self
-                .transact(next, touched, DeletionPolicy::Restore, &way)
-                .err()?;
-            let why = self.tell(&layer.name, &error);
-            if error.was_begun() {
-                *locked(&self.agent.refused) = Some(Refused {
-                    uid: layer.uid.clone(),
-                    facts: facts.clone(),
-                    at: Instant::now(),
-                    why: why.clone(),
-                });
+        let (Some(_), Some(now)) = (&held.layer.config.firewall, &layer.facts) else {
+            return addressed;
+        };
+        let before = held.layer.facts.clone();
+        if before.as_ref() == Some(now) {
+            // Its turn may have come since another one's has gone.
+            let unproven = self.state.unproven();
+            let waits = unproven.is_some_and(|(waits, _)| waits.uid == layer.uid);
+            let other = held.layer.digest != layer.digest;
+            if waits && other && self.known_to_fail(&layer.uid, now).is_none() {
+                // Whatever comes of it, the pushed one has its turn.
+                let _ = self.go_by(layer, now);
             }
-            Some(why)
-        });
-        let Some(why) = why else {
-            return as_it_is;
+            return addressed;
+        }
+        let goes = before.as_ref().filter(|before| !now.covers(before));
+        let refused = goes.and_then(|_| self.known_to_fail(&layer.uid, now));
+        let tried = match refused {
+            Some(why) => Err((why, true)),
+            None => self.go_by(layer, now),
         };
-        let layer = Layer {
-            facts: before,
+        let Err((why, is_late)) = tried else {
+            return addressed;
+        };
+        let Some(before) = goes.filter(|_| is_late) else {
+            addressed.why = Some(why);
+            return addressed;
+        };
+        // Nobody is kept out by more.
+        let both = now.and(before);
+        let tried = if both == *before {
+            Ok(())
+        } else {
+            self.go_by(layer, &both)
+        };
+        addressed.why = tried.err().map(|(why, _)| why);
+        addressed.said = Some(format!(
+            "the addresses of the cluster that were known before stay let in: {why}"
+        ));
+        addressed.layer = Cow::Owned(Layer {
+            facts: Some(both),
             ..layer.clone()
+        });
+        addressed
+    }
+
+    /// Has the revision in force go by these. Why it does not, and whether that is since the cluster does not reach
+    /// the node then.
+    fn go_by(&mut self, layer: &Layer, facts: &Facts) -> Result<(), (String, bool)> {
+        let mut next = self.state.clone();
+        if let Some(held) = next.layers.get_mut(&layer.uid) {
+            held.layer.facts = Some(facts.clone());
+        }
+        // Of its files only those that say so.
+        let touched = BTreeSet::from([TABLE.to_owned()]);
+        let way = Way::Forward(layer.uid.clone());
+        let Err(error) = self.transact(next, touched, DeletionPolicy::Restore, &way) else {
+            return Ok(());
         };
-        let said =
-            format!("the addresses of the cluster that were known before stay let in: {why}");
-        (Cow::Owned(layer), Some(said))
+        let why = self.tell(&layer.name, &error);
+        let is_late = matches!(error, Error::Activate { .. });
+        if is_late {
+            *locked(&self.agent.refused) = Some(Refused {
+                uid: layer.uid.clone(),
+                facts: facts.clone(),
+                at: Instant::now(),
+                why: why.clone(),
+            });
+        }
+        Err((why, is_late))
     }
 
     fn known_to_fail(&self, uid: &str, facts: &Facts) -> Option<String> {
@@ -101,10 +151,12 @@ impl Round<'_> {
     pub(super) fn kept_out(&self, held: &InForce) -> Option<String> {
         held.layer.config.firewall.as_ref()?;
         self.overlay.as_ref()?;
-        match drops(self.agent.manager.units()?) {
+        let units = self.agent.manager.units()?;
+        let asked = self.kept_out.get_or_init(|| match drops(units) {
             Ok(drops) => drops::sentence(&drops),
             Err(why) => Some(format!("what other tables drop can't be told: {why}")),
-        }
+        });
+        asked.clone()
     }
 
     /// What is in force on probation at first, where there is an operator to say that it reaches this node.

@@ -1,9 +1,7 @@
 //! What an agent before this one left half done.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io;
 
-use edict_core::config::firewall::TABLE;
 use edict_core::layer::DeletionPolicy;
 use edict_core::resource::Action;
 
@@ -11,7 +9,7 @@ use super::activate::{Failure, Orders};
 use super::error::Error;
 use super::round::Round;
 use super::transact::{Way, put_back};
-use crate::host::{Host as _, is_table};
+use crate::host::Host as _;
 use crate::plan::{Facts, plan};
 use crate::state::{Hold, Pending, State, Told, resolution};
 use crate::units::Shown;
@@ -37,17 +35,6 @@ impl Round<'_> {
             let safe = self.agent.host.sync_all();
             safe.map_err(Error::Sync)?;
         }
-        if !self.on_host(|host| host.is_live())
-            && self.state.ledger.paths().any(|path| is_table(path))
-        {
-            // Whose it is would be forgotten, and it may keep the cluster out.
-            return Err(Error::Look {
-                path: TABLE.to_owned(),
-                source: io::Error::other(
-                    "a firewall on probation has to be taken out of the kernel: have systemd in the agent's reach",
-                ),
-            });
-        }
         let mut next = State {
             activating: None,
             ..self.state.clone()
@@ -71,6 +58,7 @@ impl Round<'_> {
             concerned = self.misled(activating.units);
         }
         tracing::info!("taking back an interrupted change");
+        self.agent.probations.count();
         let everything: BTreeSet<_> = self.state.ledger.paths().cloned().collect();
         let changed = self.transact(
             next,

@@ -1,5 +1,6 @@
 //! One push under way: releases and layers, each one transaction.
 
+use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::iter;
 
@@ -13,6 +14,7 @@ use edict_core::wire::{
 
 use super::dry::{Over, Overlay};
 use super::error::Error;
+use super::firewall::Addressed;
 use super::transact::Way;
 use super::{Agent, locate, locked, modules, report, setting};
 use crate::host::{View, is_setting};
@@ -43,6 +45,10 @@ pub(super) struct Round<'a> {
     pub(super) say: &'a dyn Fn(Event),
     /// Whether the operator is gone that could say that it reaches this node, where there is one.
     pub(super) gone: Option<&'a dyn Fn() -> bool>,
+    /// Whether the operator knows by which ways it has reached this node.
+    pub(super) is_looked_at: bool,
+    /// What a plan says of others that keep somebody out, once that was asked.
+    pub(super) kept_out: OnceCell<Option<String>>,
 }
 
 impl<'a> Round<'a> {
@@ -60,12 +66,16 @@ impl<'a> Round<'a> {
             orders: BTreeMap::new(),
             say: &|_| {},
             gone: None,
+            is_looked_at: true,
+            kept_out: OnceCell::new(),
         }
     }
 
     /// Does a push, but for saying that it is done.
     pub(super) fn push(&mut self, push: &Push, say: &'a dyn Fn(Event)) -> Report {
         self.say = say;
+        let counted = self.agent.probations.counted();
+        self.is_looked_at = push.probations.is_none_or(|seen| seen == counted) && !self.state.open;
         if let Err(error) = self.recover() {
             tracing::error!(
                 error = &error as &dyn std::error::Error,
@@ -153,11 +163,11 @@ impl<'a> Round<'a> {
             pending: Vec::new(),
             restart: false,
         };
-        let (layer, facts) = self.with_facts(layer);
+        let Addressed { layer, said, why } = self.with_facts(layer);
         let layer = &*layer;
         if layer.digest != digest(&layer.config, &layer.contents) {
             report.message.push_str(OTHER_DIGEST);
-        } else if let Some(why) = self.lacks(layer) {
+        } else if let Some(why) = why.or_else(|| self.lacks(layer)) {
             report.outcome = Outcome::Failed;
             report.message = why;
         } else if report.violations.is_empty() && !self.is_held(layer, &mut report) {
@@ -177,7 +187,7 @@ impl<'a> Round<'a> {
         if report.message.is_empty() && !report.violations.is_empty() {
             report.message = report::refused(&report.violations);
         }
-        report.message = report::sentences(iter::once(report.message).chain(facts));
+        report.message = report::sentences(iter::once(report.message).chain(said));
         self.complete(&mut report, &resolution(&self.state.layers));
         report
     }

@@ -1,6 +1,8 @@
 //! One transaction: whole or not at all, files and units together.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::sync::atomic::Ordering;
 
 use edict_core::config::firewall::TABLE;
 use edict_core::layer::{DeletionPolicy, Restarts};
@@ -107,13 +109,15 @@ impl Round<'_> {
     /// Brings the host from the layers in force to those in `next`, whole or not at all.
     pub(super) fn transact(
         &mut self,
-        next: State,
+        mut next: State,
         mut touched: BTreeSet<String>,
         leaving: DeletionPolicy,
         way: &Way,
     ) -> Result<Changed, Error> {
         let before = resolution(&self.state.layers);
         let mut after = resolution(&next.layers);
+        let layers = &next.layers;
+        next.proven.retain(|uid, _| layers.contains_key(uid));
         if matches!(way, Way::Back(_)) && next.unproven().is_some() {
             // It waits for a push of its own, which asks the operator; until then there is none.
             after.files.remove(TABLE);
@@ -128,6 +132,15 @@ impl Round<'_> {
             // What is to be with them as it was is not asked for where nobody can be.
             touched.retain(|path| {
                 !is_setting(path) || content(&before, path) != content(&after, path)
+            });
+        }
+        if !live && self.state.open && self.agent.on_trial.load(Ordering::Relaxed) {
+            // Whose it is would be forgotten, and it may keep the cluster out.
+            return Err(Error::Look {
+                path: TABLE.to_owned(),
+                source: io::Error::other(
+                    "the firewall on probation has to be taken out of the kernel first: have systemd in the agent's reach",
+                ),
             });
         }
         let mut asked = touched.clone();
@@ -213,10 +226,18 @@ impl Round<'_> {
             });
         }
         let Agent { host, store, .. } = self.agent;
-        store.keep(&plan.blobs)?;
-        let table = matches!(way, Way::Forward(_)) && plan.writes.contains_key(TABLE);
+        let unproven = end.unproven().map(|(layer, _)| layer.uid.clone());
+        let table = match way {
+            Way::Forward(uid) => plan.writes.contains_key(TABLE) || unproven.as_ref() == Some(uid),
+            Way::Back(_) => false,
+        };
         let probation = self.on_probation(&end).filter(|_| table);
-        if probation.is_some() {
+        if probation.is_some() && !self.is_looked_at {
+            return Err(Error::Later);
+        }
+        store.keep(&plan.blobs)?;
+        let waits = unproven.is_some() && !table;
+        if probation.is_some() || waits && !self.agent.on_trial.load(Ordering::Relaxed) {
             self.agent.begin_trial()?;
         }
         let before = self.state.clone();

@@ -4,7 +4,7 @@ use edict_core::layer::DeletionPolicy;
 use edict_core::resource::File;
 
 use super::{Back, Error, Planner};
-use crate::host::{Found, Meta, Whole};
+use crate::host::{Found, Meta, Whole, is_table};
 use crate::ledger::{FileEntry, Original, Stamp};
 
 impl Planner<'_> {
@@ -72,7 +72,9 @@ impl Planner<'_> {
             _ => file.is_some() && entry.original.is(file),
         };
         let replaceable = matches!(found, Found::Absent | Found::File(_));
-        let forced = self.leaving == DeletionPolicy::RestoreForced && replaceable;
+        // Edict's own table is nobody else's, whatever it says.
+        let own = self.leaving == DeletionPolicy::RestoreForced || is_table(path);
+        let forced = own && replaceable;
         if self.leaving == DeletionPolicy::Retain || given_back {
             Ok(Back::AsFound)
         } else if entry.wrote(file) || forced {

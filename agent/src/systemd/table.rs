@@ -1,9 +1,9 @@
 //! Edict's own table of nftables, by the host's nft.
 
 use std::fs;
-use std::io::Write as _;
+use std::io::{ErrorKind, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use edict_core::config::firewall::mark;
@@ -86,8 +86,10 @@ impl Systemd {
         // The kernel has no comments of a script and its own order of numbers: it is known by its mark.
         let known = mark(&listed).and_then(|mark| {
             let script = fs::read_to_string(self.copy(mark)).ok()?;
+            // It is written once the table is loaded: an agent may have died in between.
             let as_loaded = fs::read_to_string(self.listing(mark)).ok();
-            let same = as_loaded == Some(digest::of_bytes(listed.as_bytes()));
+            let now = digest::of_bytes(listed.as_bytes());
+            let same = as_loaded.is_none_or(|as_loaded| as_loaded == now);
             // Read once more, it is as it was.
             Some(if same {
                 script
@@ -109,16 +111,22 @@ impl Systemd {
         let broken = |error: std::io::Error| Error::Unreachable(error.to_string());
         let scratch = self.scratch().map_err(broken)?;
         let copy = mark(script).map_or_else(|| scratch.join("edict-nft"), |mark| self.copy(mark));
-        let mut options = fs::OpenOptions::new();
-        options.write(true).create(true).truncate(true).mode(0o600);
-        let mut file = options.open(&copy).map_err(broken)?;
-        file.write_all(script.as_bytes()).map_err(broken)?;
-        file.sync_all().map_err(broken)?;
+        if let Some(mark) = mark(script) {
+            // Of another nft, perhaps.
+            match fs::remove_file(self.listing(mark)) {
+                Err(error) if error.kind() != ErrorKind::NotFound => return Err(broken(error)),
+                _ => {}
+            }
+        }
+        put(&copy, script).map_err(broken)?;
         self.nft(&["--file", &copy.display().to_string()], OUTPUT_MAX)?;
         let mut kept = vec![copy];
         if let Some(mark) = mark(script) {
             let listing = self.listing(mark);
-            fs::write(&listing, digest::of_bytes(self.listed()?.as_bytes())).map_err(broken)?;
+            // What can't be told stays as it is said.
+            if let Ok(listed) = self.listed() {
+                put(&listing, &digest::of_bytes(listed.as_bytes())).map_err(broken)?;
+            }
             kept.push(listing);
         }
         let entries = fs::read_dir(scratch).map_err(broken)?.flatten();
@@ -138,4 +146,13 @@ impl Systemd {
     fn listing(&self, mark: &str) -> PathBuf {
         self.output.join(format!("{PREFIX}{mark}.listed"))
     }
+}
+
+/// A file for root alone, safe on disk.
+fn put(path: &Path, content: &str) -> std::io::Result<()> {
+    let mut options = fs::OpenOptions::new();
+    options.write(true).create(true).truncate(true).mode(0o600);
+    let mut file = options.open(path)?;
+    file.write_all(content.as_bytes())?;
+    file.sync_all()
 }

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use edict_agent::units::UNKNOWN;
 use edict_core::config::NotifyAction;
 use edict_core::config::firewall::{Facts, PATH, STATE, TRIAL, UNIT_PATH, WANTED_PATH, mark};
-use edict_core::layer::Layer;
-use edict_core::wire::{Event, Fence, LayerReport, Outcome, Probation, Push, VERSION};
+use edict_core::layer::{DeletionPolicy, Layer};
+use edict_core::wire::{Event, Fence, LayerReport, Outcome, Probation, Push, Release, VERSION};
 use serde_json::json;
 
 use crate::node::{NAME, Node, Say as _, layer};
@@ -194,6 +194,18 @@ fn a_node_that_leaves_is_kept_out_once_the_cluster_still_reaches_the_host() {
             "tcp dport { 23 } accept"
         ]
     );
+    // A node that joins meanwhile is let in at once.
+    let joined = Layer {
+        facts: Some(addresses(&["10.0.0.1", "10.0.0.3"])),
+        ..other.clone()
+    };
+    let (report, asked) = push(&node, &[&joined], false);
+    assert!(report.message.starts_with(said) && asked.is_some());
+    assert_eq!(report.outcome, Outcome::Applied, "{report:?}");
+    assert_eq!(
+        loaded(&services)[0],
+        "ip saddr { 10.0.0.1/32, 10.0.0.2/31, 10.244.0.0/16 } accept"
+    );
     // Another address less, and the operator says that it comes through.
     let less = Layer {
         facts: Some(addresses(&["10.0.0.2"])),
@@ -273,8 +285,110 @@ fn a_host_that_starts_over_a_probation_is_told_to_leave_the_firewall_alone() {
     // The agent that starts with it has put back what was there before, and only then it is loaded again.
     std::fs::write(&told, "").unwrap();
     drop(here);
+    services.set_table(None);
     node.restart();
+    node.agent().look_for_drift(Instant::now());
     assert!(!told.exists() && services.loaded().is_some());
+}
+
+/// What the operator has looked at before may have been the node behind a table that is taken out by now.
+#[test]
+fn what_was_looked_at_over_another_probation_proves_nothing() {
+    let (node, services) = prepared();
+    let push = |seen: u64| {
+        let agent = node.agent();
+        let mut push = Push::new(
+            NAME.into(),
+            node.policy.clone(),
+            vec![firewall(22)],
+            Vec::new(),
+        );
+        push.probations = Some(seen);
+        let push = push.fenced(VERSION, Fence::default());
+        let say = &mut |event| {
+            if let Event::Probation(probation) = event {
+                agent.confirm(&probation.mark, None);
+            }
+        };
+        agent.push_for(&push, say, &|| false).layers.remove(0)
+    };
+    let now = node.agent().hello().probations;
+    let report = push(now + 1);
+    assert_eq!(
+        (report.outcome, report.held, services.loaded()),
+        (Outcome::Failed, false, None),
+        "{report:?}"
+    );
+    assert!(report.message.contains("with the next push"), "{report:?}");
+    assert_eq!(push(now).outcome, Outcome::Applied);
+    assert_eq!(node.agent().hello().probations, now + 2);
+}
+
+/// It can't be told from what it was made of then: an agent has died right after it was loaded.
+#[test]
+fn a_table_on_trial_is_taken_out_whatever_it_says_by_then() {
+    let (mut node, services) = prepared();
+    dies_over_a_probation(&node);
+    let script = services.loaded().unwrap();
+    services.set_table(Some(&format!("# Changed since it was loaded.\n{script}")));
+    node.restart();
+    assert_eq!(services.loaded(), None);
+    // Nor is it what was there before Edict.
+    push(&node, &[&firewall(22)], true);
+    services.set_table(Some(UNKNOWN));
+    node.release(&layer("a"));
+    assert_eq!(services.loaded(), None);
+}
+
+/// What stays is no proof.
+#[test]
+fn a_table_that_was_left_is_proven_before_it_counts() {
+    let (node, services) = prepared();
+    let a = firewall(22);
+    push(&node, &[&a], true);
+    let mut leaves = Push::new(NAME.into(), node.policy.clone(), Vec::new(), Vec::new());
+    leaves.releases = vec![Release {
+        uid: a.uid.clone(),
+        name: a.name.clone(),
+        policy: DeletionPolicy::Retain,
+    }];
+    assert!(node.agent().push(&leaves, &mut |_| {}).is_settled());
+    assert!(services.loaded().is_some());
+    let (report, asked) = push(&node, &[&a], true);
+    assert_eq!(report.outcome, Outcome::Applied, "{report:?}");
+    assert!(asked.is_some());
+    services.set_table(None);
+    node.agent().look_for_drift(Instant::now());
+    assert!(services.loaded().is_some());
+}
+
+/// Its files are there for the next start of the host, which is told to leave them alone.
+#[test]
+fn one_that_waits_is_not_loaded_by_a_host_that_starts() {
+    let (mut node, services) = prepared();
+    let told = node.at("state").join(TRIAL);
+    let mut a = firewall(22);
+    a.priority = 7;
+    let b = Layer {
+        facts: a.facts.clone(),
+        ..layer("b").block("firewall", json!({"probationSeconds": 15}))
+    };
+    push(&node, &[&a, &b], true);
+    assert!(!told.exists());
+    node.release(&layer("a"));
+    assert!(told.exists());
+    node.restart();
+    assert!(told.exists() && services.loaded().is_none());
+    // Nor where it has failed.
+    let (report, _) = push(&node, &[&b], false);
+    assert!(report.held && told.exists(), "{report:?}");
+    assert_eq!(services.loaded(), None);
+    // Another revision that can't be is no reason for it to stay out.
+    let mut bad = firewall(666);
+    (bad.uid, bad.name) = (b.uid.clone(), b.name.clone());
+    let (report, asked) = push(&node, &[&bad], true);
+    assert!(report.held && asked.is_some(), "{report:?}");
+    assert!(!told.exists() && loaded(&services).len() == 1);
 }
 
 #[test]

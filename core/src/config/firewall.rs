@@ -169,6 +169,16 @@ impl Facts {
             && self.pods.is_superset(&others.pods)
             && self.services.is_superset(&others.services)
     }
+
+    /// Everybody who is among either.
+    #[must_use]
+    pub fn and(&self, others: &Self) -> Self {
+        Self {
+            nodes: self.nodes.union(&others.nodes).copied().collect(),
+            pods: self.pods.union(&others.pods).copied().collect(),
+            services: self.services.union(&others.services).copied().collect(),
+        }
+    }
 }
 
 impl Firewall {

@@ -13,30 +13,14 @@ const PAUSE_MIN: Duration = Duration::from_secs(1);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 
 /// How long it is until a kind that there may not be is asked for again.
-const RARELY: Duration = Duration::from_mins(1);
+pub const RARELY: Duration = Duration::from_mins(1);
 
 /// The pauses of a watch that fails.
-pub struct Pauses {
-    min: Duration,
-    max: Duration,
-    next: Duration,
-}
-
-impl Pauses {
-    fn between(min: Duration, max: Duration) -> Self {
-        let next = min;
-        Self { min, max, next }
-    }
-
-    /// Those of a kind that there may not be.
-    pub fn rare() -> Self {
-        Self::between(RARELY, RARELY)
-    }
-}
+pub struct Pauses(Duration);
 
 impl Default for Pauses {
     fn default() -> Self {
-        Self::between(PAUSE_MIN, PAUSE_MAX)
+        Self(PAUSE_MIN)
     }
 }
 
@@ -44,15 +28,15 @@ impl Iterator for Pauses {
     type Item = Duration;
 
     fn next(&mut self) -> Option<Duration> {
-        let pause = self.next;
-        self.next = (pause * 2).min(self.max);
+        let pause = self.0;
+        self.0 = (pause * 2).min(PAUSE_MAX);
         Some(pause)
     }
 }
 
 impl Backoff for Pauses {
     fn reset(&mut self) {
-        self.next = self.min;
+        *self = Self::default();
     }
 }
 
@@ -70,6 +54,28 @@ pub fn none_without_kind<K>(
         let none = unknown.then_some([Ok(Event::Init), Ok(Event::InitDone)]);
         // The error comes last: what is paused after it is the next look.
         stream::iter(none.into_iter().flatten().chain([event]))
+    })
+}
+
+/// The same, and for so long, where the API server has no such kind or does not let it be listed: one that is of use
+/// and that nothing hangs on.
+pub fn none_for<K: Send + 'static>(
+    pause: Duration,
+    events: impl Stream<Item = watcher::Result<Event<K>>>,
+) -> impl Stream<Item = watcher::Result<Event<K>>> {
+    events.flat_map(move |event| {
+        let lacks = matches!(
+            &event,
+            Err(watcher::Error::InitialListFailed(kube::Error::Api(answer))) if [403, 404].contains(&answer.code)
+        );
+        let none = lacks.then_some([Ok(Event::Init), Ok(Event::InitDone)]);
+        let last = async move {
+            if lacks {
+                tokio::time::sleep(pause).await;
+            }
+            event
+        };
+        stream::iter(none.into_iter().flatten()).chain(stream::once(last))
     })
 }
 
@@ -119,6 +125,22 @@ mod tests {
         }
     }
 
+    #[tokio::test]
+    async fn a_kind_that_may_be_missing_has_no_objects_for_a_while() {
+        for code in [403, 404] {
+            let begun = tokio::time::Instant::now();
+            let pause = Duration::from_millis(50);
+            let mut events = Box::pin(none_for(pause, stream::iter([refused(code)])));
+            assert!(matches!(events.next().await, Some(Ok(Event::Init))));
+            assert!(matches!(events.next().await, Some(Ok(Event::InitDone))));
+            assert!(matches!(events.next().await, Some(Err(_))));
+            assert!(begun.elapsed() >= pause);
+        }
+        // What passes is no answer.
+        let mut events = Box::pin(none_for(RARELY, stream::iter([refused(429)])));
+        assert!(matches!(events.next().await, Some(Err(_))));
+    }
+
     #[test]
     fn pauses_grow_and_begin_anew() {
         let mut pauses = Pauses::default();
@@ -127,7 +149,5 @@ mod tests {
         assert_eq!(all, [1, 2, 4, 5, 5, 5]);
         pauses.reset();
         assert_eq!(seconds(&mut pauses), 1);
-        let mut rare = Pauses::rare();
-        assert_eq!([seconds(&mut rare), seconds(&mut rare)], [60, 60]);
     }
 }

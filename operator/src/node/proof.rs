@@ -1,5 +1,6 @@
 //! The proof that a node is still reached, where who may reach it has changed.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -29,8 +30,12 @@ const API_SERVERS: (&str, &str) = ("default", "kubernetes");
 const CONNECT: Duration = Duration::from_secs(3);
 /// How long it takes until it is tried anew.
 const AGAIN: Duration = Duration::from_secs(1);
-/// How many other nodes are asked whether they reach this one: the operator may run on this very node.
+/// How many other nodes have to reach this one: the operator may run on this very node.
 const WITNESSES: usize = 2;
+/// How many are asked whether they do.
+const ASKED: usize = 6;
+/// The longest probation. Source: the field's own bounds.
+const SECONDS_MAX: u32 = 300;
 
 /// Whose proof it is, and what of the node was reached before.
 #[derive(Clone)]
@@ -48,21 +53,15 @@ pub struct Proof {
 struct Way {
     what: &'static str,
     to: SocketAddr,
-    from: Option<Witness>,
-}
-
-/// The agent of another node.
-#[derive(Clone, Debug, PartialEq)]
-struct Witness {
-    node: String,
-    agent: SocketAddr,
+    /// Another node, by its agent.
+    from: Option<String>,
 }
 
 impl fmt::Display for Way {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { what, to, from } = self;
         match from {
-            Some(witness) => write!(formatter, "the {what} at {to} from node {}", witness.node),
+            Some(node) => write!(formatter, "the {what} at {to} from node {node}"),
             None => write!(formatter, "the {what} at {to} from the operator"),
         }
     }
@@ -94,17 +93,27 @@ impl Proof {
             tracing::warn!(error, "the addresses of the API servers can't be read");
             None
         });
-        let witnesses = witnesses(&proof.node, &cache.agents.state());
-        let ways = ways(&found, slice.as_ref(), &witnesses);
+        let nodes = cache.nodes.state();
+        let names = nodes.iter().filter_map(|node| node.metadata.name.clone());
+        let others = others(&proof.node, names.collect());
+        let ways = ways(&found, slice.as_ref(), &others);
         let open = join_all(ways.iter().map(|way| proof.is_open(way))).await;
         let open = ways.into_iter().zip(open).filter(|(_, open)| *open);
-        proof.ways = open.map(|(way, _)| way).collect();
+        proof.ways = few(open.map(|(way, _)| way).collect());
+        let is_seen = proof.ways.iter().any(|way| way.from.is_some());
+        if !is_seen && !others.is_empty() {
+            tracing::warn!(
+                node = proof.node,
+                "no other node's agent reaches the kubelet: its firewall is proven by the operator alone"
+            );
+        }
         proof
     }
 
     /// Tries until it is given, or too late. What is missing yet is told by `told`, a connection from before.
     pub async fn give(self, probation: Probation, mut told: Agent) {
-        let deadline = Instant::now() + Duration::from_secs(probation.seconds.into());
+        let seconds = probation.seconds.min(SECONDS_MAX);
+        let deadline = Instant::now() + Duration::from_secs(seconds.into());
         let Probation { name, mark, .. } = probation;
         // By its own clock, which may be another one than ours.
         let mut renewed = None;
@@ -161,29 +170,28 @@ impl Proof {
 
     /// Whether a new connection comes about.
     async fn is_open(&self, way: &Way) -> bool {
-        let Some(witness) = &way.from else {
+        let Some(node) = &way.from else {
             let connected = timeout(CONNECT, TcpStream::connect(way.to)).await;
             return connected.is_ok_and(|connected| connected.is_ok());
         };
-        let tls = self.identity.client.clone();
-        let asked = async {
-            Agent::connect(witness.agent, tls)
-                .await?
-                .reach(way.to)
-                .await
+        // Another agent may have taken its place.
+        let Some(agent) = self.context.cache.agent(node).and_then(|pod| listens(&pod)) else {
+            return false;
         };
+        let tls = self.identity.client.clone();
+        let asked = async { Agent::connect(agent, tls).await?.reach(way.to).await };
         asked.await.unwrap_or(false)
     }
 }
 
 /// All the ways to a node that are tried. `slice` says where API servers are.
-fn ways(node: &Node, slice: Option<&EndpointSlice>, witnesses: &[Witness]) -> Vec<Way> {
+fn ways(node: &Node, slice: Option<&EndpointSlice>, others: &[String]) -> Vec<Way> {
     let own: Vec<_> = address(node).collect();
     let mut all = Vec::new();
     if let Some(port) = kubelet(node) {
         let what = "kubelet's port";
         for to in own.iter().map(|own| SocketAddr::new(*own, port)) {
-            let from = std::iter::once(None).chain(witnesses.iter().cloned().map(Some));
+            let from = std::iter::once(None).chain(others.iter().cloned().map(Some));
             all.extend(from.map(|from| Way { what, to, from }));
         }
     }
@@ -208,26 +216,32 @@ fn ways(node: &Node, slice: Option<&EndpointSlice>, witnesses: &[Witness]) -> Ve
     all
 }
 
-/// Agents of other nodes, those behind this one by name first: not the same for all.
-fn witnesses(node: &str, agents: &[Arc<Pod>]) -> Vec<Witness> {
-    let mut all: Vec<_> = agents
-        .iter()
-        .filter_map(|pod| {
-            let address = pod.status.as_ref()?.pod_ip.as_ref()?.parse().ok()?;
-            Some(Witness {
-                node: pod.spec.as_ref()?.node_name.clone()?,
-                agent: SocketAddr::new(address, wire::PORT),
-            })
-        })
-        .filter(|witness| witness.node != node)
-        .collect();
-    all.sort_by(|one, other| {
-        let place = |witness: &Witness| (*witness.node < *node, witness.node.clone());
+/// Those from a few other nodes, to each place.
+fn few(ways: Vec<Way>) -> Vec<Way> {
+    let mut seen: BTreeMap<SocketAddr, usize> = BTreeMap::new();
+    let mut is_one = |way: &Way| {
+        let count = seen.entry(way.to).or_default();
+        *count += usize::from(way.from.is_some());
+        way.from.is_none() || *count <= WITNESSES
+    };
+    ways.into_iter().filter(|way| is_one(way)).collect()
+}
+
+/// Other nodes that are asked, those behind this one by name first: not the same for all.
+fn others(node: &str, mut names: Vec<String>) -> Vec<String> {
+    names.retain(|name| name != node);
+    names.sort_by(|one, other| {
+        let place = |name: &String| (**name < *node, name.clone());
         place(one).cmp(&place(other))
     });
-    all.dedup_by(|one, other| one.node == other.node);
-    all.truncate(WITNESSES);
-    all
+    names.truncate(ASKED);
+    names
+}
+
+/// Where the agent in this pod listens.
+pub fn listens(pod: &Pod) -> Option<SocketAddr> {
+    let address = pod.status.as_ref()?.pod_ip.as_ref()?.parse().ok()?;
+    Some(SocketAddr::new(address, wire::PORT))
 }
 
 /// Where the kubelet listens.
@@ -262,14 +276,8 @@ mod tests {
         serde_json::from_value(object).unwrap()
     }
 
-    fn agent(node: &str, address: &str) -> Arc<Pod> {
-        Arc::new(read(json!({
-            "spec": {"nodeName": node, "containers": []}, "status": {"podIP": address},
-        })))
-    }
-
-    fn said(node: &Node, slice: Option<&EndpointSlice>, witnesses: &[Witness]) -> Vec<String> {
-        let ways = ways(node, slice, witnesses);
+    fn said(node: &Node, slice: Option<&EndpointSlice>, others: &[String]) -> Vec<String> {
+        let ways = ways(node, slice, others);
         ways.iter().map(ToString::to_string).collect()
     }
 
@@ -290,12 +298,9 @@ mod tests {
                 "ports": [{"name": "https", "port": 6443}],
             }))
         };
-        let witness = Witness {
-            node: "w1".to_owned(),
-            agent: "10.244.0.1:8443".parse().unwrap(),
-        };
+        let other = "w1".to_owned();
         assert_eq!(
-            said(&node, Some(&slice("10.0.0.1")), &[witness]),
+            said(&node, Some(&slice("10.0.0.1")), &[other]),
             [
                 "the kubelet's port at 10.0.0.1:10250 from the operator",
                 "the kubelet's port at 10.0.0.1:10250 from node w1",
@@ -310,25 +315,37 @@ mod tests {
 
     #[test]
     fn others_than_the_node_are_asked() {
-        let agents = [
-            agent("a", "10.244.0.1"),
-            agent("d", "10.244.3.1"),
-            agent("b", "10.244.1.1"),
-            agent("b", "10.244.1.2"),
-            agent("c", "10.244.2.1"),
-            Arc::new(Pod::default()),
-        ];
         let names = |node: &str| {
-            let witnesses = witnesses(node, &agents);
-            witnesses
-                .into_iter()
-                .map(|one| one.node)
-                .collect::<Vec<_>>()
+            let all = ["a", "d", "b", "c"].map(ToOwned::to_owned);
+            others(node, all.to_vec()).concat()
         };
-        assert_eq!(names("a"), ["b", "c"]);
-        assert_eq!(names("c"), ["d", "a"]);
-        assert_eq!(names("d"), ["a", "b"]);
-        assert_eq!(witnesses("d", &agents[1..2]), []);
+        assert_eq!(
+            (&*names("a"), &*names("c"), &*names("d")),
+            ("bcd", "dab", "abc")
+        );
+        assert_eq!(others("a", vec!["a".to_owned()]), [""; 0]);
+        let many = (0..99).map(|number| format!("{number:02}")).collect();
+        assert_eq!(others("97", many).concat(), "980001020304");
+    }
+
+    #[test]
+    fn a_few_of_those_that_reach_it_have_to_go_on() {
+        let way = |to: &str, from: Option<&str>| Way {
+            what: "kubelet's port",
+            to: to.parse().unwrap(),
+            from: from.map(ToOwned::to_owned),
+        };
+        let (one, other) = ("10.0.0.1:10250", "[fd00::1]:10250");
+        let ways = vec![
+            way(one, Some("a")),
+            way(one, Some("b")),
+            way(other, Some("a")),
+            way(one, Some("c")),
+            way(one, None),
+        ];
+        let mut expected = ways.clone();
+        expected.remove(3);
+        assert_eq!(few(ways), expected);
     }
 
     #[test]

@@ -21,10 +21,11 @@ use kube::runtime::reflector::ObjectRef;
 use kube::{Api, ResourceExt as _};
 use serde_json::json;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
+use tokio::task::JoinSet;
 
 use super::pace::{HEARTBEAT, Pace};
 use super::planned::Plans;
-use super::proof::Proof;
+use super::proof::{self, Proof};
 use super::{command, compose, orphan};
 use crate::agent::{Agent, Error};
 use crate::content;
@@ -48,6 +49,7 @@ pub async fn run(
     node: String,
     wake: Arc<Notify>,
     permits: Arc<Semaphore>,
+    waiting: Arc<Semaphore>,
 ) -> String {
     let mut worker = Worker {
         context,
@@ -60,6 +62,7 @@ pub async fn run(
         pace: Pace::default(),
         plans: Plans::default(),
         permit: None,
+        waiting,
     };
     loop {
         let stop = worker.context.term.stop.clone();
@@ -105,6 +108,8 @@ struct Worker {
     plans: Plans,
     /// Its turn among all nodes, while it is worked on.
     permit: Option<OwnedSemaphorePermit>,
+    /// Places for nodes that wait, with what is pushed to them in memory.
+    waiting: Arc<Semaphore>,
 }
 
 impl Worker {
@@ -170,13 +175,9 @@ impl Worker {
         let identity = self.identity.borrow().clone();
         let identity = identity
             .ok_or_else(|| Error::Connection("the operator has no certificate yet".to_owned()))?;
-        let address = pod
-            .status
-            .as_ref()
-            .and_then(|status| status.pod_ip.as_ref()?.parse().ok());
+        let address = proof::listens(pod);
         let address =
             address.ok_or_else(|| Error::Connection("its pod has no address".to_owned()))?;
-        let address = SocketAddr::new(address, wire::PORT);
         if let Some((known, with, agent)) = &mut self.connection
             && *known == address
             && Arc::ptr_eq(with, &identity)
@@ -265,7 +266,8 @@ impl Worker {
             // Another operator does it.
             _ if self.context.term.stop.is_cancelled() => return Ok(None),
             _ => {
-                let push = composed.push.fenced(hello.wire, fences.next());
+                let mut push = composed.push.fenced(hello.wire, fences.next());
+                push.probations = Some(hello.probations);
                 (self.push(&push).await?, true)
             }
         };
@@ -396,16 +398,22 @@ impl Worker {
         let began = Instant::now();
         let node = self.node.clone();
         let proof = self.proof(push).await;
+        let waiting = self.waiting.clone();
         let mut permit = self.permit.take();
         let agent = self.agent()?;
         let told = agent.shared();
+        // Ends with the push.
+        let mut proofs = JoinSet::new();
         let result = agent
             .push(push, |event| match event {
                 Event::Probation(probation) => {
                     // It waits, most of the time: others get their turn.
-                    drop(permit.take());
+                    if let Ok(place) = waiting.clone().try_acquire_owned() {
+                        permit = Some(place);
+                    }
+                    proofs.abort_all();
                     if let Some(proof) = proof.clone() {
-                        tokio::spawn(proof.give(probation.clone(), told.shared()));
+                        proofs.spawn(proof.give(probation.clone(), told.shared()));
                     }
                 }
                 Event::Layer(layer) => {

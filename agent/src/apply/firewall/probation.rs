@@ -1,16 +1,23 @@
 //! Whether the operator still reaches this node once another table says who may.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How often it is looked whether there is still somebody to wait for.
 const LOOK: Duration = Duration::from_millis(250);
 
+/// An operator that is there says more often why it does not reach a node: what is lost after such a silence may
+/// have been cut off.
+const SILENT: Duration = Duration::from_secs(15);
+
 /// What is waited for, and what has come.
 #[derive(Default)]
 pub struct Probations {
     inner: Mutex<Inner>,
     changed: Condvar,
+    /// How many have begun and ended.
+    count: AtomicU64,
 }
 
 #[derive(Default)]
@@ -20,6 +27,10 @@ struct Inner {
     confirmed: bool,
     /// What was said last of why it has not come.
     why_not: Option<String>,
+    /// When something was said last.
+    heard: Option<Instant>,
+    /// The probation over which an operator was lost that had not been heard for a while.
+    lost: Option<String>,
 }
 
 /// What came of a probation.
@@ -33,6 +44,22 @@ pub enum Ended {
     Alone,
 }
 
+impl Inner {
+    /// Whoever could say that the node is reached is gone. It may have died, or ended, or the firewall has cut its
+    /// connection as well: what happens twice is the firewall.
+    fn abandoned(&mut self, mark: &str) -> Ended {
+        let silent = self.heard.is_none_or(|heard| heard.elapsed() >= SILENT);
+        if !silent {
+            return Ended::Alone;
+        }
+        let again = self.lost.replace(mark.to_owned());
+        if again.as_deref() == Some(mark) {
+            return Ended::Late(Some("its connection is lost, as it was before".to_owned()));
+        }
+        Ended::Alone
+    }
+}
+
 impl Probations {
     /// Waits for the confirmation of this mark; `say` asks for it, and `gone` says when whoever was asked is gone.
     pub fn wait(
@@ -42,10 +69,16 @@ impl Probations {
         say: impl FnOnce(),
         gone: &dyn Fn() -> bool,
     ) -> Ended {
-        *self.inner() = Inner {
-            mark: Some(mark.to_owned()),
-            ..Inner::default()
-        };
+        self.count();
+        {
+            let mut inner = self.inner();
+            *inner = Inner {
+                mark: Some(mark.to_owned()),
+                heard: Some(Instant::now()),
+                lost: inner.lost.take(),
+                ..Inner::default()
+            };
+        }
         say();
         let deadline = Instant::now() + within;
         let mut inner = self.inner();
@@ -56,13 +89,25 @@ impl Probations {
             } else if left.is_zero() {
                 break Ended::Late(inner.why_not.take());
             } else if gone() {
-                break Ended::Alone;
+                break inner.abandoned(mark);
             }
             let waited = self.changed.wait_timeout(inner, left.min(LOOK));
             (inner, _) = waited.unwrap_or_else(PoisonError::into_inner);
         };
         inner.mark = None;
+        drop(inner);
+        self.count();
         ended
+    }
+
+    /// Whatever was looked at before is not how it is now.
+    pub fn count(&self) {
+        self.count.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How often one has begun or ended, or one was taken back that an agent before this one had begun.
+    pub fn counted(&self) -> u64 {
+        self.count.load(Ordering::Relaxed)
     }
 
     /// Somebody has reached this node, or says why not yet. Whether that is waited for.
@@ -72,6 +117,7 @@ impl Probations {
         if waits {
             inner.confirmed |= why_not.is_none();
             inner.why_not = why_not;
+            inner.heard = Some(Instant::now());
             self.changed.notify_all();
         }
         waits
