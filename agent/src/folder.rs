@@ -167,6 +167,15 @@ impl Folder {
         self.disk.sync(file.as_fd())
     }
 
+    /// Takes all content of the file `name` away, if it is there. It may come back after a power cut.
+    pub fn clear(&self, name: &str) -> io::Result<()> {
+        let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        match sys::openat(&self.dir, single(name)?, flags, Mode::empty()) {
+            Err(rustix::io::Errno::NOENT) => Ok(()),
+            opened => self.disk.truncate(&File::from(opened?)),
+        }
+    }
+
     /// Removes the file `name`, if it is there.
     pub fn remove(&self, name: &str) -> io::Result<()> {
         match self.disk.remove(self.fd(), single(name)?) {

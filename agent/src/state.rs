@@ -2,6 +2,7 @@
 //! report.
 
 mod hold;
+mod record;
 mod store;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -2,7 +2,7 @@
 
 use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
-use std::iter;
+use std::{iter, mem};
 
 use edict_core::guard::Policy;
 use edict_core::layer::{DeletionPolicy, Layer, digest};
@@ -49,6 +49,10 @@ pub(super) struct Round<'a> {
     pub(super) is_looked_at: bool,
     /// What a plan says of others that keep somebody out, once that was asked.
     pub(super) kept_out: OnceCell<Option<String>>,
+    /// What is reported of all before the last layer.
+    so_far: Option<Report>,
+    /// The same with the last one as it is expected to be: it is saved along with its end.
+    expected: Option<Report>,
 }
 
 impl<'a> Round<'a> {
@@ -68,6 +72,8 @@ impl<'a> Round<'a> {
             gone: None,
             is_looked_at: true,
             kept_out: OnceCell::new(),
+            so_far: None,
+            expected: None,
         }
     }
 
@@ -95,7 +101,9 @@ impl<'a> Round<'a> {
         }
         let mut layers: Vec<_> = push.layers.iter().collect();
         layers.sort_by(|a, b| a.precedence().cmp(&b.precedence()));
-        for layer in layers {
+        let last = layers.len().saturating_sub(1);
+        for (number, layer) in layers.into_iter().enumerate() {
+            self.so_far = (number == last).then(|| report.clone());
             let applied = self.layer(layer);
             say(Event::Layer(applied.clone()));
             report.layers.push(applied);
@@ -234,6 +242,13 @@ impl<'a> Round<'a> {
         next.layers.insert(layer.uid.clone(), held);
         next.holds.remove(&layer.uid);
         // What a new revision leaves out is given back; the policy is for the layer as a whole.
+        self.expected = self.so_far.take().map(|mut so_far| {
+            so_far.layers.push(LayerReport {
+                outcome: Outcome::Applied,
+                ..report.clone()
+            });
+            so_far
+        });
         let way = Way::Forward(layer.uid.clone());
         match self.transact(next, touched, DeletionPolicy::Restore, &way) {
             Ok(changed) => {
@@ -350,6 +365,29 @@ impl<'a> Round<'a> {
 
     /// Completes the report now that everything is done, and saves it.
     pub(super) fn finish(&mut self, report: &mut Report) {
+        let state = self.ended(report);
+        let on_disk = state == *locked(&self.agent.state);
+        let saved = if on_disk { Ok(()) } else { self.save(state) };
+        if let Err(error) = saved.and_then(|()| self.forget()) {
+            let error: &dyn std::error::Error = &error;
+            tracing::error!(error, "the report can't be kept");
+        }
+    }
+
+    /// This end with what is reported of it, where nothing else is to come: one that is as it is expected to be is
+    /// written once.
+    pub(super) fn foreseen(&mut self, end: State) -> State {
+        let Some(mut report) = self.expected.take() else {
+            return end;
+        };
+        let before = mem::replace(&mut self.state, end);
+        let end = self.ended(&mut report);
+        self.state = before;
+        end
+    }
+
+    /// The state with the report, which is completed.
+    fn ended(&self, report: &mut Report) -> State {
         let resolution = resolution(&self.state.layers);
         for layer in &mut report.layers {
             self.complete(layer, &resolution);
@@ -374,12 +412,7 @@ impl<'a> Round<'a> {
         state
             .pending
             .retain(|unit, pending| pending.owed || read.contains(unit));
-        let on_disk = state == *locked(&self.agent.state);
-        let saved = if on_disk { Ok(()) } else { self.save(state) };
-        if let Err(error) = saved.and_then(|()| self.forget()) {
-            let error: &dyn std::error::Error = &error;
-            tracing::error!(error, "the report can't be kept");
-        }
+        state
     }
 
     /// Forgets originals that have been given back.

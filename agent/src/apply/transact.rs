@@ -191,9 +191,6 @@ impl Round<'_> {
             ..next
         };
         let mut changed = self.commit(&plan, &seen, end, &orders, way, needed)?;
-        for (path, how) in &changed.written {
-            self.written.insert(path.clone(), *how);
-        }
         if self.agent.manager.units().is_some() {
             changed.loaded = modules::left(&before, &after, &plan.changed);
             changed.stale = modules::stale(&before, &after, &plan.changed);
@@ -220,6 +217,7 @@ impl Round<'_> {
                 need(&mut self.orders, unit, pending.action);
             }
             self.state = end;
+            self.written.extend(written.clone());
             return Ok(Changed {
                 written,
                 ..Changed::default()
@@ -262,6 +260,8 @@ impl Round<'_> {
             }
         };
         let refused = commit.refused();
+        let earlier = self.written.clone();
+        self.written.extend(written.clone());
         let ended = match way {
             Way::Back(_) => self.give_back(end.clone(), orders).map_err(Trouble::State),
             Way::Forward(uid) => {
@@ -281,6 +281,7 @@ impl Round<'_> {
             }
             Err(trouble) => trouble,
         };
+        self.written = earlier;
         if let Err((path, _, source)) = commit.put_back() {
             return Err(Error::Left {
                 trouble: trouble.to_string(),
@@ -329,6 +330,7 @@ impl Round<'_> {
             }
             self.probe(probes).map_err(Trouble::Unit)?;
         }
+        let end = self.foreseen(end);
         self.save(end).map_err(Trouble::State)
     }
 

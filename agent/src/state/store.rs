@@ -1,10 +1,15 @@
-//! The state folder: `state.json`, `commands.json`, and under `originals` each kept content by its digest. Nobody
-//! but root can look into it, since originals may be secret.
+//! The state folder: `state.json`, `journal.json`, `commands.json`, and under `originals` each kept content by its
+//! digest. Nobody but root can look into it, since originals may be secret.
+//!
+//! A change of the host writes its beginning to the journal, and its end over `state.json` in its place. Each of them
+//! is one wait for the disk, where a new file and then its name are two; a disk that is cut off in between leaves the
+//! other one of the two whole. The journal counts where `state.json` is torn, or still the one that the journal was
+//! written after. Whenever nothing is under way, `state.json` has it all.
 
 use std::collections::BTreeSet;
 use std::io;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use cap_std::fs::FileType;
 use edict_core::config::firewall;
@@ -12,6 +17,7 @@ use edict_core::digest;
 use edict_core::resource::Owner;
 use serde::{Deserialize, Serialize};
 
+use super::record::{self, Record};
 use super::{State, VERSION};
 use crate::command::{self, Commands};
 use crate::disk::{Disk, Linux};
@@ -20,6 +26,7 @@ use crate::host::{Entry, Meta, Whole, explain, running_as};
 use crate::ledger::Stamp;
 
 const STATE: &str = "state.json";
+const JOURNAL: &str = "journal.json";
 const COMMANDS: &str = "commands.json";
 const REDO: &str = "redo.json";
 const LOCK: &str = "lock";
@@ -69,9 +76,24 @@ pub enum Error {
 pub struct Store {
     folder: Folder,
     originals: Folder,
+    /// Where the newest state is; `None` before anybody has looked.
+    newest: Mutex<Option<Newest>>,
     /// Held for as long as the agent runs. Who only reads may find none.
     _lock: Option<std::fs::File>,
     owner: Owner,
+}
+
+/// A file of the two, and its content.
+type Kept = (&'static str, Vec<u8>);
+
+/// Which of the two files has the newest state.
+#[derive(Clone, Debug, Default)]
+struct Newest {
+    sequence: u64,
+    /// The journal, or `state.json`.
+    in_journal: bool,
+    /// The record that `state.json` has, if it is whole.
+    state: Option<String>,
 }
 
 /// A file that is being written over in its place: to be done again if the agent dies over it.
@@ -124,6 +146,7 @@ impl Store {
         Ok(Self {
             folder,
             originals,
+            newest: Mutex::default(),
             _lock: Some(lock),
             owner: running_as(),
         })
@@ -143,7 +166,8 @@ impl Store {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             opened => opened.map_err(&own)?,
         };
-        if folder.stat(STATE).map_err(&own)?.entry == Entry::Absent {
+        let is_absent = |name| Ok(folder.stat(name).map_err(&own)?.entry == Entry::Absent);
+        if is_absent(STATE)? && is_absent(JOURNAL)? {
             return Ok(None);
         }
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -155,6 +179,7 @@ impl Store {
         Ok(Some(Self {
             originals: folder.folder(ORIGINALS).map_err(failed(ORIGINALS))?,
             folder,
+            newest: Mutex::default(),
             _lock: lock,
             owner: running_as(),
         }))
@@ -162,15 +187,15 @@ impl Store {
 
     /// The state as it was saved last; an empty one before that.
     pub fn load(&self) -> Result<State, Error> {
-        let Some(content) = self.read(STATE)? else {
+        let Some((name, content)) = self.newest()?.1 else {
             return Ok(State::default());
         };
-        let Version { version, pending } = parse(STATE, &content)?;
+        let Version { version, pending } = parse(name, &content)?;
         if version > u64::from(VERSION) {
             return Err(Error::Newer(version));
         }
         // What an older agent did not write has its default.
-        let state: State = parse(STATE, &content)?;
+        let state: State = parse(name, &content)?;
         let state = state.stamped();
         Ok(if pending.is_some() {
             state
@@ -181,7 +206,76 @@ impl Store {
 
     /// Saves the state, safe on disk.
     pub fn save(&self, state: &State) -> Result<(), Error> {
-        self.write(STATE, state)
+        let mut known = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
+        let newest = match &*known {
+            Some(newest) => newest.clone(),
+            None => self.newest()?.0,
+        };
+        // What is torn by an error is so beside the newest, which is known to be there.
+        *known = Some(newest.clone());
+        *known = Some(self.save_after(newest, state)?);
+        Ok(())
+    }
+
+    fn save_after(&self, newest: Newest, state: &State) -> Result<Newest, Error> {
+        let sequence = newest.sequence + 1;
+        let begins = state.open && !newest.in_journal;
+        let (to, after) = match newest.state {
+            Some(after) if begins => (JOURNAL, Some(after)),
+            _ => (STATE, None),
+        };
+        let written = record::written(state, sequence, after.as_deref());
+        let (content, record) = written.map_err(|error| failed(to)(error.into()))?;
+        let whole = self.private(content);
+        // The newest is never written over.
+        if to == JOURNAL || newest.in_journal {
+            self.folder
+                .overwrite(to, &whole)
+                .or_else(|error| match error.kind() {
+                    io::ErrorKind::NotFound => self.folder.replace(to, &whole),
+                    _ => Err(error),
+                })
+        } else {
+            self.folder.replace(to, &whole)
+        }
+        .map_err(failed(to))?;
+        if newest.in_journal {
+            // Nobody misses it, and if a power cut brings it back, it is known to be older.
+            if let Err(error) = self.folder.clear(JOURNAL) {
+                let error: &dyn std::error::Error = &error;
+                tracing::debug!(error, "the journal is not emptied");
+            }
+        }
+        Ok(Newest {
+            sequence,
+            in_journal: to == JOURNAL,
+            state: after.or(Some(record.name)),
+        })
+    }
+
+    /// Where the newest state is, and the file that has it.
+    fn newest(&self) -> Result<(Newest, Option<Kept>), Error> {
+        let (state, journal) = (self.read(STATE)?, self.read(JOURNAL)?);
+        let whole = state.as_deref().and_then(record::read);
+        let journal = journal.and_then(|content| Some((record::read(&content)?, content)));
+        let counts = |journal: &Record| match &whole {
+            Some(state) => journal.after.as_ref() == Some(&state.name),
+            None => true,
+        };
+        if let Some((record, content)) = journal.filter(|(journal, _)| counts(journal)) {
+            let newest = Newest {
+                sequence: record.sequence,
+                in_journal: true,
+                state: whole.map(|state| state.name),
+            };
+            return Ok((newest, Some((JOURNAL, content))));
+        }
+        let newest = whole.map_or_else(Newest::default, |Record { name, sequence, .. }| Newest {
+            sequence,
+            in_journal: false,
+            state: Some(name),
+        });
+        Ok((newest, state.map(|content| (STATE, content))))
     }
 
     /// What is known of commands.

@@ -156,6 +156,9 @@ fn state(node: &Node) -> serde_json::Value {
     let parts = state.as_object_mut().unwrap();
     parts.remove("report");
     parts.remove("holds");
+    // And these of how often it was written.
+    parts.remove("sha256");
+    parts.remove("sequence");
     state
 }
 

@@ -257,17 +257,26 @@ fn nothing_is_held_for_an_older_operator() {
 /// A state folder in which nothing can be saved, until it is mended.
 struct Unwritable(PathBuf);
 
+/// The files that a state is saved in.
+const SAVED: [&str; 2] = ["state.json", "journal.json"];
+
 impl Unwritable {
     fn new(state: PathBuf) -> Self {
-        fs::rename(state.join("state.json"), state.join("aside")).unwrap();
-        fs::create_dir_all(state.join("state.json/in-the-way")).unwrap();
+        for name in SAVED {
+            let aside = fs::rename(state.join(name), state.join(format!("aside-{name}")));
+            assert!(aside.is_ok() || name != SAVED[0]);
+            fs::create_dir_all(state.join(name).join("in-the-way")).unwrap();
+        }
         Self(state)
     }
 
     fn mend(self) {
         let Self(state) = self;
-        fs::remove_dir_all(state.join("state.json")).unwrap();
-        fs::rename(state.join("aside"), state.join("state.json")).unwrap();
+        for name in SAVED {
+            fs::remove_dir_all(state.join(name)).unwrap();
+            let back = fs::rename(state.join(format!("aside-{name}")), state.join(name));
+            assert!(back.is_ok() || name != SAVED[0]);
+        }
     }
 }
 

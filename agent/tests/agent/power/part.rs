@@ -8,23 +8,18 @@ use super::model::{Id, Op, Said};
 /// What is left out in turn: in words, and the numbers of its operations.
 pub type Part = (String, Vec<usize>);
 
-/// The state folder, and the journal in it.
+/// The state folder, and the records in it.
 const STATE: &str = "/state";
-const RECORD: &str = "/state/state.json";
+const RECORDS: [&str; 2] = ["/state/state.json", "/state/journal.json"];
 
-/// How far a step has come, by the record of the journal that was written last before the operation
-/// after `number`.
-fn phase(life: &Life, number: usize) -> String {
-    let mut content = BTreeMap::new();
+/// How far a step has come, by the record that was written last before the operation after `number`.
+fn phase(life: &Life, named: &Names, number: usize) -> String {
     let mut written = Vec::new();
     let mut step = 0;
     for op in &life.ops[..=number] {
         match op {
-            Op::Write(id, bytes) => _ = content.insert(*id, bytes.clone()),
-            Op::Create { id, name, .. } => _ = content.insert(*id, name.clone().into_bytes()),
-            Op::Rename { to, .. } if to == "state.json" => {
-                let (_, last) = content.iter().next_back().unwrap();
-                written.push((step, last.clone()));
+            Op::Write(id, bytes) if RECORDS.contains(&&*named.0[id]) => {
+                written.push((step, bytes.clone()));
             }
             Op::Said(Said::Epoch(_)) => step += 1,
             _ => {}
@@ -92,7 +87,10 @@ pub fn syncs(life: &Life) -> Vec<Part> {
         let what = match op {
             Op::Sync(id) if named.0[id] == STATE => {
                 let of = changed(life, *id, number);
-                format!("{STATE} with {of} when {}", phase(life, number))
+                format!("{STATE} with {of} when {}", phase(life, &named, number))
+            }
+            Op::Sync(id) if RECORDS.contains(&&*named.0[id]) => {
+                format!("{} when {}", named.0[id], phase(life, &named, number))
             }
             Op::Sync(id) => format!("{}{}", named.0[id], later(life, number)),
             Op::SyncAll(root) => format!("all of {}", named.0[root]),
@@ -103,33 +101,45 @@ pub fn syncs(life: &Life) -> Vec<Part> {
     parts.collect()
 }
 
-/// Every file that is put into the state folder, with all that puts it there.
+/// Every file that is put into the state folder or written over there, with all that does so.
 pub fn records(life: &Life) -> Vec<Part> {
     let named = Names::of(life);
     let mut parts = Vec::new();
     for (number, op) in life.ops.iter().enumerate() {
-        let Op::Create { folder, id, .. } = op else {
-            continue;
+        let (id, folder) = match op {
+            Op::Create { folder, id, .. } => (id, Some(folder)),
+            Op::Truncate(id) => (id, None),
+            _ => continue,
         };
-        if !named.0[folder].starts_with("/state") {
+        if !named.0[id].starts_with(STATE) {
             continue;
         }
         let mut part = vec![number];
         for (later, op) in life.ops.iter().enumerate().skip(number + 1) {
             match op {
-                Op::Write(file, _) | Op::Mode(file, _) | Op::Sync(file) if file == id => {
+                Op::Write(file, _) | Op::Mode(file, _) if file == id => part.push(later),
+                Op::Sync(file) if file == id => {
                     part.push(later);
+                    if folder.is_none() {
+                        break;
+                    }
                 }
-                Op::Rename { folder: other, .. } if other == folder => {
+                // What is emptied is no record.
+                Op::Truncate(file) if file == id => break,
+                Op::Rename { folder: other, .. } if Some(other) == folder => {
                     part.push(later);
                     break;
                 }
                 _ => {}
             }
         }
+        if part.len() == 1 {
+            continue;
+        }
         let mut what = format!("{}{}", named.0[id], later(life, number));
-        if named.0[id] == RECORD {
-            what = format!("{RECORD} when {}", phase(life, *part.last().unwrap()));
+        if RECORDS.contains(&&*named.0[id]) {
+            let last = *part.last().unwrap();
+            what = format!("{} when {}", named.0[id], phase(life, &named, last));
         }
         parts.push((what, part));
     }
