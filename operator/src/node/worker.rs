@@ -63,6 +63,7 @@ pub async fn run(
         plans: Plans::default(),
         permit: None,
         waiting,
+        first: None,
     };
     loop {
         let stop = worker.context.term.stop.clone();
@@ -110,6 +111,8 @@ struct Worker {
     permit: Option<OwnedSemaphorePermit>,
     /// Places for nodes that wait, with what is pushed to them in memory.
     waiting: Arc<Semaphore>,
+    /// The desired state as it was when this began, by the API server's own word.
+    first: Option<Arc<NodeState>>,
 }
 
 impl Worker {
@@ -119,6 +122,7 @@ impl Worker {
         let Some(state) = self.context.cache.states.get(&ObjectRef::new(&self.node)) else {
             return Ok(None);
         };
+        let state = self.newest(state).await?;
         let Some(pod) = self.context.cache.agent(&self.node) else {
             (self.connection, self.seen) = (None, None);
             let why = match self.context.cache.fleet() {
@@ -168,6 +172,24 @@ impl Worker {
             }
             Err(Failure::Own(error)) => Err(error),
         }
+    }
+
+    /// The cache of an operator that has just come to lead may be behind what the one before has pushed: what it says
+    /// counts once it is as new as the API server's own word at the beginning.
+    async fn newest(&mut self, cached: Arc<NodeState>) -> anyhow::Result<Arc<NodeState>> {
+        let first = match &self.first {
+            Some(first) => first.clone(),
+            None => {
+                let states = Api::<NodeState>::all(self.context.client.clone());
+                let first = states.get_opt(&self.node).await;
+                let first = first.context("cannot read the NodeState")?;
+                let first = first.map_or_else(|| cached.clone(), Arc::new);
+                self.first.insert(first).clone()
+            }
+        };
+        let same = first.metadata.uid == cached.metadata.uid;
+        let is_behind = same && cached.metadata.generation < first.metadata.generation;
+        Ok(if is_behind { first } else { cached })
     }
 
     /// Asks the agent, on the kept connection or, where that is lost, on a new one.

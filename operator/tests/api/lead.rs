@@ -112,6 +112,41 @@ async fn what_is_being_pushed_is_heard_out_and_nothing_else_is_begun() {
     assert_eq!(written, [""; 0], "it has written since");
 }
 
+/// What it has heard of a node may be behind what the one before has told that node.
+#[tokio::test]
+async fn who_comes_to_lead_goes_by_what_is_wanted_by_then() {
+    let (cluster, node, operator) = leading("behind").await;
+    let watches = cluster.asked(Verb::Watch, "nodestates").len();
+    let next = cluster.operator("two");
+    cluster
+        .until(&next, SOON, || {
+            let now = cluster.asked(Verb::Watch, "nodestates").len();
+            (now > watches)
+                .then_some(())
+                .ok_or("it does not listen".to_owned())
+        })
+        .await;
+    cluster
+        .server
+        .change(|state| state.script.silence("nodestates"));
+    let mut layers = cluster.get("nodestates", "w")["spec"]["layers"].clone();
+    layers[0]["priority"] = json!(7);
+    cluster.edit("nodestates", "w", &json!({"spec": {"layers": layers}}));
+    let before = node.memory().pushes.len();
+    operator.terminate();
+    cluster
+        .until(&next, LOST, || {
+            let memory = node.memory();
+            let pushes = memory.pushes[before..].iter();
+            let priorities: Vec<_> = pushes.map(|push| push.layers[0].priority).collect();
+            assert!(priorities.iter().all(|priority| *priority == 7));
+            (!priorities.is_empty())
+                .then_some(())
+                .ok_or("nothing is pushed".to_owned())
+        })
+        .await;
+}
+
 /// It is told to end, and still leads: what the agent reports is written down, and the Lease let go.
 #[tokio::test]
 async fn who_is_told_to_end_ends_in_order() {
