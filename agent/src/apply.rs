@@ -67,7 +67,7 @@ pub struct Agent {
     /// Whether the operator still reaches the host.
     probations: Probations,
     /// What the cluster knows of its addresses, where that has kept it out.
-    refused: Mutex<Option<Refused>>,
+    refused: Mutex<Vec<Refused>>,
     /// Whether a host that starts now is told to leave the firewall alone.
     on_trial: AtomicBool,
     store: Store,

@@ -25,6 +25,9 @@ use probation::Ended;
 /// How long what the cluster knows of its addresses is not tried again where it has kept the cluster out.
 const AGAIN: Duration = Duration::from_mins(10);
 
+/// What a firewall that keeps the cluster out is called where a unit is named otherwise.
+const NAME: &str = "the firewall";
+
 /// What the cluster knows of its addresses, where it has kept the cluster out.
 pub(super) struct Refused {
     uid: String,
@@ -86,10 +89,10 @@ impl Round<'_> {
         };
         // Nobody is kept out by more.
         let both = now.and(before);
-        let tried = if both == *before {
-            Ok(())
-        } else {
-            self.go_by(layer, &both)
+        let tried = match self.known_to_fail(&layer.uid, &both) {
+            _ if both == *before => Ok(()),
+            Some(why) => Err((why, true)),
+            None => self.go_by(layer, &both),
         };
         addressed.why = tried.err().map(|(why, _)| why);
         addressed.said = Some(format!(
@@ -116,9 +119,11 @@ impl Round<'_> {
             return Ok(());
         };
         let why = self.tell(&layer.name, &error);
-        let is_late = matches!(error, Error::Activate { .. });
+        let is_late = matches!(&error, Error::Activate { failure, .. } if failure.unit == NAME);
         if is_late {
-            *locked(&self.agent.refused) = Some(Refused {
+            let mut refused = locked(&self.agent.refused);
+            refused.retain(|refused| refused.at.elapsed() < AGAIN);
+            refused.push(Refused {
                 uid: layer.uid.clone(),
                 facts: facts.clone(),
                 at: Instant::now(),
@@ -130,9 +135,11 @@ impl Round<'_> {
 
     fn known_to_fail(&self, uid: &str, facts: &Facts) -> Option<String> {
         let refused = locked(&self.agent.refused);
-        let refused = refused.as_ref()?;
-        let same = refused.uid == uid && refused.facts == *facts && refused.at.elapsed() < AGAIN;
-        same.then(|| refused.why.clone())
+        let same = |refused: &&Refused| {
+            refused.uid == uid && refused.facts == *facts && refused.at.elapsed() < AGAIN
+        };
+        let refused = refused.iter().find(same)?;
+        Some(refused.why.clone())
     }
 
     /// Why a layer can't be applied here whatever it says.
@@ -177,7 +184,7 @@ impl Round<'_> {
                 let why = why.as_deref().map(|why| mask(why).into_owned());
                 let why = why.unwrap_or_else(|| "the operator is not heard".to_owned());
                 Err(Trouble::Unit(Failure {
-                    unit: "the firewall".to_owned(),
+                    unit: NAME.to_owned(),
                     what: format!("keeps the cluster out: {seconds} s later {why}"),
                     lines: Vec::new(),
                 }))

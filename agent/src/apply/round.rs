@@ -4,6 +4,7 @@ use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::{iter, mem};
 
+use edict_core::config::firewall::TABLE;
 use edict_core::guard::Policy;
 use edict_core::layer::{DeletionPolicy, Layer, digest};
 use edict_core::resolve::Resolution;
@@ -52,7 +53,7 @@ pub(super) struct Round<'a> {
     /// What is reported of all before the last layer.
     so_far: Option<Report>,
     /// The same with the last one as it is expected to be: it is saved along with its end.
-    expected: Option<Report>,
+    pub(super) expected: Option<Report>,
 }
 
 impl<'a> Round<'a> {
@@ -172,6 +173,10 @@ impl<'a> Round<'a> {
             restart: false,
         };
         let Addressed { layer, said, why } = self.with_facts(layer);
+        if said.is_some() {
+            // What is said is not foreseen.
+            self.so_far = None;
+        }
         let layer = &*layer;
         if layer.digest != digest(&layer.config, &layer.contents) {
             report.message.push_str(OTHER_DIGEST);
@@ -237,6 +242,10 @@ impl<'a> Round<'a> {
         if !is_left {
             touched.extend(held.touches());
             touched.extend(before.into_iter().flat_map(InForce::touches));
+        }
+        if (self.state.unproven()).is_some_and(|(waits, _)| waits.uid == layer.uid) {
+            // It was taken out, and by nobody else.
+            touched.insert(TABLE.to_owned());
         }
         let mut next = self.state.clone();
         next.layers.insert(layer.uid.clone(), held);

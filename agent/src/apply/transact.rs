@@ -190,10 +190,16 @@ impl Round<'_> {
             activating: None,
             ..next
         };
+        let is_live = self.agent.manager.units().is_some();
+        let loaded = modules::left(&before, &after, &plan.changed);
+        let stale = modules::stale(&before, &after, &plan.changed);
+        if !plan.foreign.is_empty() || is_live && !(loaded.is_empty() && stale.is_empty()) {
+            // What is said of it then is not foreseen.
+            self.expected = None;
+        }
         let mut changed = self.commit(&plan, &seen, end, &orders, way, needed)?;
-        if self.agent.manager.units().is_some() {
-            changed.loaded = modules::left(&before, &after, &plan.changed);
-            changed.stale = modules::stale(&before, &after, &plan.changed);
+        if is_live {
+            (changed.loaded, changed.stale) = (loaded, stale);
         }
         changed.foreign = plan.foreign;
         Ok(changed)

@@ -143,13 +143,18 @@ impl Store {
         folder.sync_all().map_err(&own)?;
         folder.sweep().map_err(&own)?;
         originals.sweep().map_err(failed(ORIGINALS))?;
-        Ok(Self {
+        let store = Self {
             folder,
             originals,
             newest: Mutex::default(),
             _lock: Some(lock),
             owner: running_as(),
-        })
+        };
+        // A journal that does not count may have secrets. What can't be read is said when it is.
+        if store.newest().is_ok_and(|(newest, _)| !newest.in_journal) {
+            store.clear(JOURNAL);
+        }
+        Ok(store)
     }
 
     /// Whether there is something in the folder, and no agent has put it there.
@@ -211,46 +216,67 @@ impl Store {
             Some(newest) => newest.clone(),
             None => self.newest()?.0,
         };
-        // What is torn by an error is so beside the newest, which is known to be there.
-        *known = Some(newest.clone());
-        *known = Some(self.save_after(newest, state)?);
-        Ok(())
+        let saved = self.save_after(&newest, state);
+        *known = Some(match &saved {
+            Ok(next) => next.clone(),
+            // Whether the new one has its name, and will after a power cut, can't be told: nothing may go by what
+            // state.json is until it is replaced once more.
+            Err(_) if !newest.in_journal => Newest {
+                state: None,
+                ..newest
+            },
+            Err(_) => newest,
+        });
+        saved.map(drop)
     }
 
-    fn save_after(&self, newest: Newest, state: &State) -> Result<Newest, Error> {
+    fn save_after(&self, newest: &Newest, state: &State) -> Result<Newest, Error> {
         let sequence = newest.sequence + 1;
         let begins = state.open && !newest.in_journal;
-        let (to, after) = match newest.state {
-            Some(after) if begins => (JOURNAL, Some(after)),
+        let (to, after) = match &newest.state {
+            Some(after) if begins => (JOURNAL, Some(&**after)),
             _ => (STATE, None),
         };
-        let written = record::written(state, sequence, after.as_deref());
+        let written = record::written(state, sequence, after);
         let (content, record) = written.map_err(|error| failed(to)(error.into()))?;
         let whole = self.private(content);
         // The newest is never written over.
-        if to == JOURNAL || newest.in_journal {
-            self.folder
-                .overwrite(to, &whole)
-                .or_else(|error| match error.kind() {
-                    io::ErrorKind::NotFound => self.folder.replace(to, &whole),
-                    _ => Err(error),
-                })
+        let put = if to == JOURNAL || newest.in_journal {
+            self.put_in_place(to, &whole)
         } else {
             self.folder.replace(to, &whole)
-        }
-        .map_err(failed(to))?;
+        };
+        put.map_err(failed(to))?;
         if newest.in_journal {
-            // Nobody misses it, and if a power cut brings it back, it is known to be older.
-            if let Err(error) = self.folder.clear(JOURNAL) {
-                let error: &dyn std::error::Error = &error;
-                tracing::debug!(error, "the journal is not emptied");
-            }
+            self.clear(JOURNAL);
         }
         Ok(Newest {
             sequence,
             in_journal: to == JOURNAL,
-            state: after.or(Some(record.name)),
+            state: after.map(ToOwned::to_owned).or(Some(record.name)),
         })
+    }
+
+    fn put_in_place(&self, name: &str, whole: &Whole) -> io::Result<()> {
+        match self.folder.overwrite(name, whole) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                self.folder.replace(name, whole)
+            }
+            // It is not to count, whole as it may be: whoever has failed to write it goes by the other one.
+            Err(error) => {
+                self.clear(name);
+                Err(error)
+            }
+            Ok(()) => Ok(()),
+        }
+    }
+
+    /// Nobody misses what is in this file. If a power cut brings a journal back, it is known to be older.
+    fn clear(&self, name: &str) {
+        if let Err(error) = self.folder.clear(name) {
+            let error: &dyn std::error::Error = &error;
+            tracing::debug!(error, name, "this can't be emptied");
+        }
     }
 
     /// Where the newest state is, and the file that has it.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use edict_agent::units::UNKNOWN;
 use edict_core::config::NotifyAction;
 use edict_core::config::firewall::{Facts, PATH, STATE, TRIAL, UNIT_PATH, WANTED_PATH, mark};
-use edict_core::layer::{DeletionPolicy, Layer};
+use edict_core::layer::{DeletionPolicy, Drift, Layer};
 use edict_core::wire::{Event, Fence, LayerReport, Outcome, Probation, Push, Release, VERSION};
 use serde_json::json;
 
@@ -584,4 +584,23 @@ fn what_could_not_be_put_back_is_tried_again_without_a_push() {
     node.agent().look_for_drift(Instant::now());
     assert_eq!(services.loaded(), None);
     assert!(!node.agent().is_interrupted());
+}
+
+/// Whose turn comes when another one's goes has its table loaded, also where changes by others are only said.
+#[test]
+fn one_that_only_reports_drift_is_loaded_when_its_turn_comes() {
+    let (node, services) = prepared();
+    let mut a = firewall(22);
+    a.priority = 7;
+    let b = Layer {
+        facts: a.facts.clone(),
+        drift: Drift::Report,
+        ..layer("b").block("firewall", json!({"probationSeconds": 15}))
+    };
+    push(&node, &[&a, &b], true);
+    node.release(&layer("a"));
+    assert_eq!(services.loaded(), None);
+    let (report, asked) = push(&node, &[&b], true);
+    assert_eq!(report.outcome, Outcome::Applied, "{report:?}");
+    assert!(asked.is_some() && services.loaded().is_some());
 }

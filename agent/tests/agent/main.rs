@@ -29,6 +29,7 @@ mod programs;
 mod refusals;
 mod server;
 mod services;
+mod store;
 mod sysctl;
 mod tree;
 mod trust;

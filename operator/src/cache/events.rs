@@ -58,17 +58,21 @@ pub fn none_without_kind<K>(
 }
 
 /// The same, and for so long, where the API server has no such kind or does not let it be listed: one that is of use
-/// and that nothing hangs on.
+/// and that nothing hangs on. What was listed once stays known, unless the kind is gone.
 pub fn none_for<K: Send + 'static>(
     pause: Duration,
     events: impl Stream<Item = watcher::Result<Event<K>>>,
 ) -> impl Stream<Item = watcher::Result<Event<K>>> {
+    let mut listed = false;
     events.flat_map(move |event| {
-        let lacks = matches!(
-            &event,
-            Err(watcher::Error::InitialListFailed(kube::Error::Api(answer))) if [403, 404].contains(&answer.code)
-        );
-        let none = lacks.then_some([Ok(Event::Init), Ok(Event::InitDone)]);
+        listed |= matches!(&event, Ok(Event::InitDone));
+        let code = match &event {
+            Err(watcher::Error::InitialListFailed(kube::Error::Api(answer))) => answer.code,
+            _ => 0,
+        };
+        let lacks = [403, 404].contains(&code);
+        let forgets = code == 404 || lacks && !listed;
+        let none = forgets.then_some([Ok(Event::Init), Ok(Event::InitDone)]);
         let last = async move {
             if lacks {
                 tokio::time::sleep(pause).await;
@@ -136,6 +140,11 @@ mod tests {
             assert!(matches!(events.next().await, Some(Err(_))));
             assert!(begun.elapsed() >= pause);
         }
+        // What is known already stays so where it is only not to be had just now.
+        let events = stream::iter([Ok(Event::InitDone), refused(403)]);
+        let mut events = Box::pin(none_for(Duration::ZERO, events));
+        assert!(matches!(events.next().await, Some(Ok(Event::InitDone))));
+        assert!(matches!(events.next().await, Some(Err(_))));
         // What passes is no answer.
         let mut events = Box::pin(none_for(RARELY, stream::iter([refused(429)])));
         assert!(matches!(events.next().await, Some(Err(_))));

@@ -95,6 +95,7 @@ impl Proof {
         });
         let nodes = cache.nodes.state();
         let names = nodes.iter().filter_map(|node| node.metadata.name.clone());
+        let names = names.filter(|name| cache.agent(name).is_some());
         let others = others(&proof.node, names.collect());
         let ways = ways(&found, slice.as_ref(), &others);
         let open = join_all(ways.iter().map(|way| proof.is_open(way))).await;
