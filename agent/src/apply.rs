@@ -194,7 +194,7 @@ impl Agent {
             drifts: Some(drifts),
             plans: true,
             commands,
-            probations: self.probations.counted(),
+            probations: Some(self.probations.counted()),
         }
     }
 

@@ -88,9 +88,10 @@ pub struct Hello {
     /// What became of the commands of the layers that are in force; their count is that of `drifts`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub commands: Vec<CommandReport>,
-    /// Counts the beginnings and ends of [`Probation`]s since the agent started.
-    #[serde(default)]
-    pub probations: u64,
+    /// Counts the beginnings and ends of [`Probation`]s since the agent started. One that does not say so reads no
+    /// [`Push::probations`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub probations: Option<u64>,
 }
 
 /// What an agent knows of drift on its node.

@@ -312,7 +312,7 @@ fn what_was_looked_at_over_another_probation_proves_nothing() {
         };
         agent.push_for(&push, say, &|| false).layers.remove(0)
     };
-    let now = node.agent().hello().probations;
+    let now = node.agent().hello().probations.unwrap();
     let report = push(now + 1);
     assert_eq!(
         (report.outcome, report.held, services.loaded()),
@@ -321,7 +321,7 @@ fn what_was_looked_at_over_another_probation_proves_nothing() {
     );
     assert!(report.message.contains("with the next push"), "{report:?}");
     assert_eq!(push(now).outcome, Outcome::Applied);
-    assert_eq!(node.agent().hello().probations, now + 2);
+    assert_eq!(node.agent().hello().probations, Some(now + 2));
 }
 
 /// It can't be told from what it was made of then: an agent has died right after it was loaded.

@@ -289,7 +289,7 @@ impl Worker {
             _ if self.context.term.stop.is_cancelled() => return Ok(None),
             _ => {
                 let mut push = composed.push.fenced(hello.wire, fences.next());
-                push.probations = Some(hello.probations);
+                push.probations = hello.probations;
                 (self.push(&push).await?, true)
             }
         };

@@ -227,7 +227,7 @@ fn hello(shared: &Shared) -> Hello {
         drifts: Some(shared.drifts.borrow().clone()),
         plans: !memory.plans_nothing,
         commands: memory.commands.clone(),
-        probations: 0,
+        probations: None,
     }
 }
 
