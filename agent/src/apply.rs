@@ -354,6 +354,9 @@ impl Agent {
 
     /// A host that starts loads the firewall, once nothing of it is on trial any more.
     fn end_trial(&self) {
+        if !self.on_trial.load(Ordering::Relaxed) {
+            return;
+        }
         let state = locked(&self.state);
         let is_over = !state.open && state.unproven().is_none();
         drop(state);

@@ -7,12 +7,14 @@
 //! # Assumptions
 //!
 //! What POSIX promises and no more: a file's content and permissions are safe after [`Disk::sync`]
-//! of the file, and its name after [`Disk::sync`] of the folder. Before that a power cut leaves them
-//! as they were, as they are or, for content, anything between. A rename is done or not done.
+//! of the file, and its name after [`Disk::sync`] of the folder; content alone is safe after
+//! [`Disk::sync_content`] too. Before that a power cut leaves them as they were, as they are or, for
+//! content, anything between. A rename is done or not done.
 
 use std::fs::File;
 use std::io::{self, Write as _};
 use std::os::fd::BorrowedFd;
+use std::os::unix::fs::FileExt as _;
 
 use rustix::fs::{self as sys, AtFlags, Gid, Mode, OFlags, Uid, XattrFlags};
 
@@ -30,12 +32,17 @@ pub trait Disk: std::fmt::Debug + Send + Sync + 'static {
     fn truncate(&self, file: &File) -> io::Result<()>;
     /// Writes all of `content` behind what was written before.
     fn write(&self, file: &File, content: &[u8]) -> io::Result<()>;
+    /// Writes `content` over the beginning of the file, which gets longer where it has to and never shorter.
+    fn write_over(&self, file: &File, content: &[u8]) -> io::Result<()>;
     /// Gives the file its permissions and owner. Writing takes set-uid bits away, so this is last.
     fn set_meta(&self, file: &File, meta: Meta) -> io::Result<()>;
     /// Gives the file its SELinux label.
     fn set_label(&self, file: &File, label: &[u8]) -> io::Result<()>;
     /// Makes a file, or the names in a folder, safe on disk.
     fn sync(&self, handle: BorrowedFd<'_>) -> io::Result<()>;
+    /// Makes a file's content safe on disk. Where its length is what it was, that is no more than to write the
+    /// content: nothing of the file system's own has to change.
+    fn sync_content(&self, file: &File) -> io::Result<()>;
     /// Makes everything of the file system that `handle` is on safe on disk.
     fn sync_all(&self, handle: BorrowedFd<'_>) -> io::Result<()>;
     /// Gives the file `from` the name `to`, in place of what has that name.
@@ -68,6 +75,10 @@ impl Disk for Linux {
         file.write_all(content)
     }
 
+    fn write_over(&self, file: &File, content: &[u8]) -> io::Result<()> {
+        file.write_all_at(content, 0)
+    }
+
     fn set_meta(&self, file: &File, meta: Meta) -> io::Result<()> {
         let Meta { mode, uid, gid } = meta;
         let is = sys::fstat(file)?;
@@ -84,6 +95,10 @@ impl Disk for Linux {
 
     fn sync(&self, handle: BorrowedFd<'_>) -> io::Result<()> {
         Ok(sys::fsync(handle)?)
+    }
+
+    fn sync_content(&self, file: &File) -> io::Result<()> {
+        file.sync_data()
     }
 
     fn sync_all(&self, handle: BorrowedFd<'_>) -> io::Result<()> {

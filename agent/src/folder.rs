@@ -156,24 +156,34 @@ impl Folder {
 
     /// Writes over the file `name` where it is, safe on disk when it is done and torn before.
     pub fn overwrite(&self, name: &str, whole: &Whole) -> io::Result<()> {
-        let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let file = File::from(sys::openat(&self.dir, single(name)?, flags, Mode::empty())?);
-        if !file.metadata()?.is_file() {
-            return Err(io::Error::other("not a regular file any more"));
-        }
+        let file = self.writable(name)?;
         self.disk.truncate(&file)?;
         self.disk.write(&file, &whole.content)?;
         self.disk.set_meta(&file, whole.meta)?;
         self.disk.sync(file.as_fd())
     }
 
-    /// Takes all content of the file `name` away, if it is there. It may come back after a power cut.
-    pub fn clear(&self, name: &str) -> io::Result<()> {
+    /// Writes over the beginning of the file `name`, safe on disk when it is done and torn before. What of it is
+    /// behind that stays, and so do its permissions.
+    pub fn write_over(&self, name: &str, content: &[u8]) -> io::Result<()> {
+        let file = self.writable(name)?;
+        self.disk.write_over(&file, content)?;
+        self.disk.sync_content(&file)
+    }
+
+    /// The same, which a power cut may undo, or tear.
+    pub fn write_over_for_now(&self, name: &str, content: &[u8]) -> io::Result<()> {
+        self.disk.write_over(&self.writable(name)?, content)
+    }
+
+    /// The regular file `name`, to write over it.
+    fn writable(&self, name: &str) -> io::Result<File> {
         let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        match sys::openat(&self.dir, single(name)?, flags, Mode::empty()) {
-            Err(rustix::io::Errno::NOENT) => Ok(()),
-            opened => self.disk.truncate(&File::from(opened?)),
+        let file = File::from(sys::openat(&self.dir, single(name)?, flags, Mode::empty())?);
+        if !file.metadata()?.is_file() {
+            return Err(io::Error::other("not a regular file any more"));
         }
+        Ok(file)
     }
 
     /// Removes the file `name`, if it is there.

@@ -198,6 +198,10 @@ pub fn resolution(layers: &BTreeMap<String, InForce>) -> Resolution {
 impl State {
     /// The layer whose firewall counts, and the mark of its table.
     pub fn firewall(&self) -> Option<(&Layer, String)> {
+        let has_one = |held: &InForce| held.layer.config.firewall.is_some();
+        if !self.layers.values().any(has_one) {
+            return None;
+        }
         let resolution = resolution(&self.layers);
         let owned = resolution.files.get(TABLE)?;
         let script = String::from_utf8_lossy(&owned.what.content);

@@ -14,6 +14,7 @@
 pub mod catalogue;
 pub mod config;
 pub mod content;
+pub mod decode;
 pub mod digest;
 pub mod format;
 pub mod guard;

@@ -19,6 +19,7 @@ use std::fmt;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::decode;
 use crate::guard::{Policy, Violation};
 use crate::layer::{DeletionPolicy, Layer};
 use crate::resolve::Conflict;
@@ -338,6 +339,17 @@ impl Report {
         self.layers.iter().all(rests) && self.is_released()
     }
 
+    /// Whether it still says what is in force on a node that has these layers. An agent that dies over a push, or is
+    /// ended by what it tells, may have put a revision in force that its last report knows nothing of.
+    pub fn is_of(&self, held: &[Held]) -> bool {
+        let of = |uid: &String| held.iter().find(|held| held.uid == *uid);
+        let same = |layer: &LayerReport| {
+            of(&layer.uid).map(|held| &held.digest) == layer.in_force.as_ref()
+        };
+        let gone = |release: &ReleaseReport| !release.done || of(&release.uid).is_none();
+        self.layers.iter().all(same) && self.releases.iter().all(gone)
+    }
+
     fn is_released(&self) -> bool {
         self.releases.iter().all(|release| release.done)
     }
@@ -519,11 +531,7 @@ pub fn refuse(push: &Push, node: &str) -> Option<Refusal> {
 /// Reads a message. What this release does not know in it is an error, never skipped.
 pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Refusal> {
     let bad = |message: String| Refusal::new("BadMessage", message);
-    let mut unknown = Vec::new();
-    let mut reader = serde_json::Deserializer::from_slice(bytes);
-    let message = serde_ignored::deserialize(&mut reader, |path| unknown.push(path.to_string()))
-        .and_then(|message| reader.end().map(|()| message))
-        .map_err(|error| bad(error.to_string()))?;
+    let (message, unknown) = decode::decode(bytes).map_err(|error| bad(error.to_string()))?;
     match unknown.first() {
         None => Ok(message),
         Some(field) => Err(bad(format!(

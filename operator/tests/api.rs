@@ -21,6 +21,7 @@
 //! | `lead` | whoever leads no more ends, after what is being pushed |
 //! | `drift` | what somebody changes on a node is said as soon as its agent says it, and once |
 //! | `plan` | what is only planned is asked for, said, and pushed to nobody |
+//! | `report` | what an agent has in force counts, and not only what it reported last |
 //! | `crash` | whatever an operator wrote last, the next one goes on |
 //!
 //! What the operators of a run said is kept under `target/tmp/api/`.
@@ -71,6 +72,8 @@ mod finalizer;
 mod lead;
 #[path = "api/own.rs"]
 mod own;
+#[path = "api/report.rs"]
+mod report;
 #[path = "api/sync.rs"]
 mod sync;
 #[path = "api/watches.rs"]

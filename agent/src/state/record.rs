@@ -5,6 +5,8 @@
 //! {"sha256":"<of all that follows>","sequence":7,"after":"<the sha256 of another record>",<the state>}
 //! ```
 //!
+//! Behind it there are line feeds, so that the file can be written over in its place at the length that it has.
+//!
 //! An older agent reads past these three, and its own files have none of them.
 
 use edict_core::digest;
@@ -17,6 +19,11 @@ const DIGEST: usize = 64;
 /// What stands behind it.
 const BEHIND: &[u8] = b"\",";
 
+/// What the length of a file is a multiple of: a disk writes no less than a page.
+const PAGE: usize = 4096;
+/// What is behind a record.
+const FILL: u8 = b'\n';
+
 /// What a record says of itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
@@ -26,6 +33,9 @@ pub struct Record {
     pub sequence: u64,
     /// Which record it was written after, where that stays as it is.
     pub after: Option<String>,
+    /// Whether it says by itself that all of it is there. An older agent's does not: a new record that is torn over
+    /// it might look like it.
+    pub sealed: bool,
 }
 
 #[derive(Deserialize)]
@@ -57,12 +67,23 @@ pub fn written(
             name,
             sequence,
             after,
+            sealed: true,
         },
     ))
 }
 
+/// A record at the length of a file that is to have it: so many pages as it takes, and no fewer bytes than the file
+/// has.
+pub fn filled(mut content: Vec<u8>, length: usize) -> Vec<u8> {
+    let pages = content.len().next_multiple_of(PAGE);
+    content.resize(pages.max(length), FILL);
+    content
+}
+
 /// What a file says that is there as a whole; `None` where it is torn.
 pub fn read(content: &[u8]) -> Option<Record> {
+    let end = content.iter().rposition(|byte| *byte != FILL)?;
+    let content = &content[..=end];
     let Some(rest) = content.strip_prefix(BEGIN) else {
         // Older agents give a whole file its name, or none.
         let Said { sequence, after } = serde_json::from_slice(content).ok()?;
@@ -71,6 +92,7 @@ pub fn read(content: &[u8]) -> Option<Record> {
             name,
             sequence,
             after,
+            sealed: false,
         });
     };
     let (name, rest) = rest.split_at_checked(DIGEST)?;
@@ -84,6 +106,7 @@ pub fn read(content: &[u8]) -> Option<Record> {
         name,
         sequence,
         after,
+        sealed: true,
     })
 }
 
@@ -116,7 +139,10 @@ mod tests {
     fn what_an_older_agent_wrote_is_the_first() {
         let old = b"{\"version\":2,\"layers\":{}}";
         let record = read(old).unwrap();
-        assert_eq!((record.sequence, record.after), (0, None));
+        assert_eq!(
+            (record.sequence, record.after, record.sealed),
+            (0, None, false)
+        );
         assert_eq!(record.name, digest::of_bytes(old));
         for broken in [
             &b""[..],
@@ -141,6 +167,16 @@ mod tests {
             let end = (at + hole).min(holed.len());
             holed[at..end].fill(0);
             prop_assert_eq!(read(&holed), None);
+            // Written over another one, in pages that did not all come through, or that all did.
+            for length in [0, 600, PAGE, PAGE + 1] {
+                let [one, two] = [&content, &other].map(|record| filled(record.clone(), length));
+                prop_assert_eq!(one.len(), length.max(PAGE));
+                prop_assert_eq!(read(&one).map(|record| record.sequence), Some(1));
+                let mixed = [&one[..at], &two[at..]].concat();
+                if mixed != one && mixed != two {
+                    prop_assert_eq!(read(&mixed), None);
+                }
+            }
             let mixed = [&content[..at], other.get(at..).unwrap_or_default()].concat();
             if mixed != other && mixed != content {
                 prop_assert_eq!(read(&mixed), None);

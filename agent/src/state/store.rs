@@ -2,8 +2,9 @@
 //! digest. Nobody but root can look into it, since originals may be secret.
 //!
 //! A change of the host writes its beginning to the journal, and its end over `state.json` in its place. Each of them
-//! is one wait for the disk, where a new file and then its name are two; a disk that is cut off in between leaves the
-//! other one of the two whole. The journal counts where `state.json` is torn, or still the one that the journal was
+//! is one wait for the disk, where a new file and then its name are two, and at the length that the file has, so that
+//! the file system has nothing of its own to write; a disk that is cut off in between leaves the other one of the two
+//! whole. The journal counts where `state.json` is torn, or still the one that the journal was
 //! written after. Whenever nothing is under way, `state.json` has it all.
 
 use std::collections::BTreeSet;
@@ -13,6 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use cap_std::fs::FileType;
 use edict_core::config::firewall;
+use edict_core::decode::decode;
 use edict_core::digest;
 use edict_core::resource::Owner;
 use serde::{Deserialize, Serialize};
@@ -21,7 +23,7 @@ use super::record::{self, Record};
 use super::{State, VERSION};
 use crate::command::{self, Commands};
 use crate::disk::{Disk, Linux};
-use crate::folder::Folder;
+use crate::folder::{Folder, Stat};
 use crate::host::{Entry, Meta, Whole, explain, running_as};
 use crate::ledger::Stamp;
 
@@ -38,6 +40,8 @@ const FOLDER_MODE: u32 = 0o700;
 const FILE_MODE: u32 = 0o600;
 /// More than every layer of a push and a report of it; the rest of it is small.
 const STATE_MAX: u64 = 128 * 1024 * 1024;
+/// A file that is longer and more than half empty is given back to the file system.
+const ROOM_MAX: usize = 64 * 1024;
 
 /// Why the state can't be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -152,7 +156,7 @@ impl Store {
         };
         // A journal that does not count may have secrets. What can't be read is said when it is.
         if store.newest().is_ok_and(|(newest, _)| !newest.in_journal) {
-            store.clear(JOURNAL);
+            store.blank(JOURNAL);
         }
         Ok(store)
     }
@@ -239,16 +243,15 @@ impl Store {
         };
         let written = record::written(state, sequence, after);
         let (content, record) = written.map_err(|error| failed(to)(error.into()))?;
-        let whole = self.private(content);
         // The newest is never written over.
         let put = if to == JOURNAL || newest.in_journal {
-            self.put_in_place(to, &whole)
+            self.put_in_place(to, content)
         } else {
-            self.folder.replace(to, &whole)
+            self.put(to, content)
         };
         put.map_err(failed(to))?;
         if newest.in_journal {
-            self.clear(JOURNAL);
+            self.blank(JOURNAL);
         }
         Ok(Newest {
             sequence,
@@ -257,23 +260,40 @@ impl Store {
         })
     }
 
-    fn put_in_place(&self, name: &str, whole: &Whole) -> io::Result<()> {
-        match self.folder.overwrite(name, whole) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                self.folder.replace(name, whole)
-            }
-            // It is not to count, whole as it may be: whoever has failed to write it goes by the other one.
-            Err(error) => {
-                self.clear(name);
-                Err(error)
-            }
-            Ok(()) => Ok(()),
-        }
+    fn put(&self, name: &str, content: Vec<u8>) -> io::Result<()> {
+        let whole = self.private(record::filled(content, 0));
+        self.folder.replace(name, &whole)
     }
 
-    /// Nobody misses what is in this file. If a power cut brings a journal back, it is known to be older.
-    fn clear(&self, name: &str) {
-        if let Err(error) = self.folder.clear(name) {
+    fn put_in_place(&self, name: &str, content: Vec<u8>) -> io::Result<()> {
+        let Stat { entry, size } = self.folder.stat(name)?;
+        let size = usize::try_from(size).unwrap_or(usize::MAX);
+        let is_small = size > content.len().saturating_mul(2).max(ROOM_MAX);
+        let written = if entry == Entry::Absent || is_small {
+            self.put(name, content)
+        } else {
+            let content = record::filled(content, size);
+            self.folder.write_over(name, &content)
+        };
+        // It is not to count, whole as it may be: whoever has failed to write it goes by the other one.
+        written.inspect_err(|_| self.blank(name))
+    }
+
+    /// Nobody misses what is in this file, and it may be secret. If a power cut brings a journal back, it is known to
+    /// be older.
+    fn blank(&self, name: &str) {
+        let blank = || {
+            let Stat { entry, size } = self.folder.stat(name)?;
+            match usize::try_from(size) {
+                _ if entry == Entry::Absent => Ok(()),
+                Ok(size) if size <= ROOM_MAX => {
+                    let nothing = record::filled(Vec::new(), size);
+                    self.folder.write_over_for_now(name, &nothing)
+                }
+                _ => self.folder.remove(name),
+            }
+        };
+        if let Err(error) = blank() {
             let error: &dyn std::error::Error = &error;
             tracing::debug!(error, name, "this can't be emptied");
         }
@@ -296,10 +316,11 @@ impl Store {
             };
             return Ok((newest, Some((JOURNAL, content))));
         }
-        let newest = whole.map_or_else(Newest::default, |Record { name, sequence, .. }| Newest {
-            sequence,
+        let newest = whole.map_or_else(Newest::default, |record| Newest {
+            sequence: record.sequence,
             in_journal: false,
-            state: Some(name),
+            // One that is not sealed is replaced, and never written over.
+            state: record.sealed.then_some(record.name),
         });
         Ok((newest, state.map(|content| (STATE, content))))
     }
@@ -472,9 +493,10 @@ fn failed(what: &str) -> impl Fn(io::Error) -> Error + use<> {
 }
 
 fn parse<T: serde::de::DeserializeOwned>(what: &str, content: &[u8]) -> Result<T, Error> {
-    serde_json::from_slice(content).map_err(|error| Error::Damaged {
+    let (value, _) = decode(content).map_err(|error| Error::Damaged {
         what: what.to_owned(),
         // Where, and not what: the state may hold secrets.
         reason: format!("line {} column {}", error.line(), error.column()),
-    })
+    })?;
+    Ok(value)
 }

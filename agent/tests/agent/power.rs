@@ -6,6 +6,7 @@
 //! done with each sync and each record of the journal left out in turn: each is missed.
 
 mod app;
+mod command;
 mod kill;
 mod life;
 mod model;
@@ -63,7 +64,7 @@ impl Promised {
             Said::Runs(run) if run.is_well() => {
                 self.step = usize::try_from(self.epoch).unwrap();
             }
-            Said::Runs(_) => {}
+            Said::Runs(_) | Said::Started(_) | Said::Over(_) => {}
         }
     }
 

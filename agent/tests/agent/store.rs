@@ -1,17 +1,19 @@
 //! The state folder on a disk that says that something failed, and has done it all the same.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::os::fd::BorrowedFd;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use edict_agent::disk::{Disk, Linux};
 use edict_agent::host::Meta;
-use edict_agent::state::State;
+use edict_agent::state::{InForce, State};
 use edict_core::wire::Fence;
 
-use crate::node::unlocked;
+use crate::node::{Say as _, unlocked};
 
 /// How many operations are done before one is said to have failed.
 #[derive(Clone, Debug, Default)]
@@ -45,6 +47,10 @@ impl Disk for Doubtful {
         self.said(Linux.write(file, content))
     }
 
+    fn write_over(&self, file: &File, content: &[u8]) -> io::Result<()> {
+        self.said(Linux.write_over(file, content))
+    }
+
     fn set_meta(&self, file: &File, meta: Meta) -> io::Result<()> {
         self.said(Linux.set_meta(file, meta))
     }
@@ -55,6 +61,10 @@ impl Disk for Doubtful {
 
     fn sync(&self, handle: BorrowedFd<'_>) -> io::Result<()> {
         self.said(Linux.sync(handle))
+    }
+
+    fn sync_content(&self, file: &File) -> io::Result<()> {
+        self.said(Linux.sync_content(file))
     }
 
     fn sync_all(&self, handle: BorrowedFd<'_>) -> io::Result<()> {
@@ -133,7 +143,13 @@ fn what_was_saved_last_counts_whatever_failed_before() {
             );
         }
     }
-    assert!(failed.iter().all(|failed| *failed > 3), "{failed:?}");
+    assert!(failed[0] > 3 && failed[1] > 1, "{failed:?}");
+}
+
+/// What is left of a file where nothing is to be found.
+fn is_blank(path: &Path) -> bool {
+    let content = std::fs::read(path).unwrap_or_default();
+    content.iter().all(|byte| *byte == b'\n')
 }
 
 /// What a journal has that does not count may be secret.
@@ -146,15 +162,74 @@ fn a_journal_that_does_not_count_is_emptied() {
     store.save(&state(0, false)).unwrap();
     store.save(&state(1, true)).unwrap();
     let kept = std::fs::read(&journal).unwrap();
+    assert!(!is_blank(&journal));
     drop(store);
     assert_eq!(open().load().unwrap(), state(1, true));
     let store = open();
     store.save(&state(2, false)).unwrap();
-    assert_eq!(std::fs::read(&journal).unwrap(), b"");
+    assert!(is_blank(&journal));
     drop(store);
     // As a power cut may bring it back.
     std::fs::write(&journal, kept).unwrap();
     let store = open();
     assert_eq!(store.load().unwrap(), state(2, false));
-    assert_eq!(std::fs::read(&journal).unwrap(), b"");
+    assert!(is_blank(&journal));
+}
+
+/// A state that has become small does not keep the room of a large one, nor is any of it left.
+#[test]
+fn what_a_large_state_took_is_given_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let open = || unlocked(|| edict_agent::state::Store::open(folder.path())).unwrap();
+    let length = |name| {
+        let metadata = std::fs::metadata(folder.path().join(name));
+        metadata.map_or(0, |metadata| metadata.len())
+    };
+    let large = |open| {
+        let file = crate::node::layer("a").file("/etc/motd", &"secret".repeat(500_000));
+        let held = InForce {
+            layer: file,
+            paths: BTreeMap::new(),
+        };
+        State {
+            layers: [("a".to_owned(), held)].into(),
+            ..state(0, open)
+        }
+    };
+    let store = open();
+    for _ in 0..2 {
+        store.save(&large(true)).unwrap();
+        store.save(&large(false)).unwrap();
+    }
+    assert!(length("state.json") > 3_000_000);
+    assert_eq!(length("journal.json"), 0);
+    for number in 1..3 {
+        store.save(&state(number, true)).unwrap();
+        store.save(&state(number, false)).unwrap();
+    }
+    for name in ["state.json", "journal.json"] {
+        assert_eq!(length(name), 4096, "{name}");
+    }
+    drop(store);
+    assert_eq!(open().load().unwrap(), state(2, false));
+}
+
+/// It does not say whether all of it is there, so a page of it beside a page of another one might pass for a whole.
+#[test]
+fn what_an_older_agent_wrote_is_not_written_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let open = || unlocked(|| edict_agent::state::Store::open(folder.path())).unwrap();
+    let path = folder.path().join("state.json");
+    let old = serde_json::to_vec(&state(1, false)).unwrap();
+    drop(open());
+    std::fs::write(&path, &old).unwrap();
+    let kept = folder.path().join("kept");
+    std::fs::hard_link(&path, &kept).unwrap();
+    let store = open();
+    assert_eq!(store.load().unwrap(), state(1, false));
+    store.save(&state(2, true)).unwrap();
+    store.save(&state(3, false)).unwrap();
+    assert_eq!(std::fs::read(kept).unwrap(), old);
+    drop(store);
+    assert_eq!(open().load().unwrap(), state(3, false));
 }

@@ -1,5 +1,6 @@
 use super::*;
 use crate::config::{Config, Docker};
+use crate::layer::DeletionPolicy;
 use crate::retry::Retry;
 
 fn push() -> Push {
@@ -217,5 +218,44 @@ fn what_is_not_there_is_not_settled_and_what_is_held_rests() {
         };
         assert_eq!(report.is_settled(), settled, "{report:?}");
         assert_eq!(report.is_at_rest(), rests, "{report:?}");
+    }
+}
+
+#[test]
+fn a_report_of_something_else_than_what_is_in_force_does_not_count() {
+    let named = |uid: &str, in_force: Option<&str>| LayerReport {
+        uid: uid.to_owned(),
+        in_force: in_force.map(ToOwned::to_owned),
+        ..layer(Outcome::Failed)
+    };
+    let release = |uid: &str, done| ReleaseReport {
+        uid: uid.to_owned(),
+        name: uid.to_owned(),
+        done,
+        message: String::new(),
+        foreign: vec![],
+    };
+    let held = |uid: &str, digest: &str| Held {
+        uid: uid.to_owned(),
+        name: uid.to_owned(),
+        digest: digest.to_owned(),
+        deletion_policy: DeletionPolicy::Restore,
+    };
+    let report = Report {
+        layers: vec![named("a", Some("1")), named("b", None)],
+        releases: vec![release("d", true), release("e", false)],
+        ..Report::default()
+    };
+    for (held, is) in [
+        (vec![held("a", "1")], true),
+        // One that is to leave is no layer of the push.
+        (vec![held("a", "1"), held("c", "1")], true),
+        (vec![held("a", "2")], false),
+        (vec![], false),
+        (vec![held("a", "1"), held("b", "1")], false),
+        (vec![held("a", "1"), held("d", "1")], false),
+        (vec![held("a", "1"), held("e", "1")], true),
+    ] {
+        assert_eq!(report.is_of(&held), is, "{held:?}");
     }
 }

@@ -276,7 +276,7 @@ impl Worker {
         let known = hello
             .report
             .as_ref()
-            .filter(|report| report.digest == digest);
+            .filter(|report| report.digest == digest && report.is_of(&hello.layers));
         // An agent that has not heard of this leader may still believe the one before.
         let fences = &self.context.term.fences;
         let known = known.filter(|_| fences.are_known_to(hello));

@@ -1,11 +1,11 @@
 //! A unit that reads one of the files: it outlives an agent that is killed, and starts with what it
 //! finds when the power comes back. What it is kept in is on no disk.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use edict_agent::units::{Active, Ended, Error, Load, Mark, Programs, Shown, Units};
@@ -31,6 +31,10 @@ static RUN: AtomicU64 = AtomicU64::new(1);
 pub struct App {
     base: PathBuf,
     recorder: Arc<Recorder>,
+    /// This run of the host.
+    boot: String,
+    /// The units of programs that were started in it.
+    programs: Mutex<BTreeSet<String>>,
 }
 
 /// How it runs.
@@ -54,6 +58,8 @@ impl App {
         let app = Self {
             base: base.to_owned(),
             recorder: Arc::clone(recorder),
+            boot: RUN.fetch_add(1, Ordering::SeqCst).to_string(),
+            programs: Mutex::default(),
         };
         if !base.join(RUNS).exists() {
             app.start();
@@ -83,9 +89,12 @@ impl App {
             with: fs::read(self.base.join(READS)).ok(),
         };
         Self::go_on(&self.base, &run);
-        let said = Op::Said(Said::Runs(run.clone()));
-        self.recorder.with(|record| record.ops.push(said));
+        self.tell(Said::Runs(run.clone()));
         run
+    }
+
+    fn tell(&self, said: Said) {
+        self.recorder.with(|record| record.ops.push(Op::Said(said)));
     }
 }
 
@@ -162,27 +171,41 @@ impl Units for App {
     }
 }
 
-/// Nothing is run here.
+/// Programs that are over at once.
 impl Programs for App {
     fn boot(&self) -> String {
-        String::new()
+        self.boot.clone()
     }
 
-    fn launch(&self, _: &str, _: &Program) -> Result<(), Error> {
-        unreachable!("there are no commands")
+    fn launch(&self, unit: &str, _: &Program) -> Result<(), Error> {
+        self.programs.lock().unwrap().insert(unit.to_owned());
+        self.tell(Said::Started(unit.to_owned()));
+        Ok(())
     }
 
     fn patience(&self) -> Duration {
         Duration::ZERO
     }
 
-    fn ended(&self, _: &str) -> Result<Option<Option<Ended>>, Error> {
-        Ok(None)
+    fn ended(&self, unit: &str) -> Result<Option<Option<Ended>>, Error> {
+        let is_there = self.programs.lock().unwrap().contains(unit);
+        Ok(is_there.then(|| {
+            Some(Ended {
+                result: "success".to_owned(),
+                exit_code: Some(0),
+                signal: None,
+                milliseconds: 1,
+                invocation: unit.to_owned(),
+            })
+        }))
     }
 
     fn said(&self, _: &Ended) -> Result<Vec<u8>, Error> {
         Ok(Vec::new())
     }
 
-    fn discard(&self, _: &str) {}
+    fn discard(&self, unit: &str) {
+        self.programs.lock().unwrap().remove(unit);
+        self.tell(Said::Over(unit.to_owned()));
+    }
 }

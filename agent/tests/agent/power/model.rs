@@ -1,7 +1,8 @@
 //! A file system that may lose its power: what is on its disk for sure, and what may be.
 //!
 //! The bound. A file that was changed and not synced is found as it was synced last, as it is, with
-//! its new content under its old permissions, empty, or with the first half of what was written.
+//! its new content under its old permissions, empty, or with the first half of what was written. One that
+//! was only written over is found with either half of that instead, and the other half as it was.
 //! Of the names in folders that were made, changed or taken away and not synced, each subset is
 //! found; where that makes more than [`MOST`] trees, those in which all or all but one are found as
 //! they are, or none or only one, and those that a journal in the order of time leaves.
@@ -34,6 +35,7 @@ pub enum Op {
     },
     Truncate(Id),
     Write(Id, Vec<u8>),
+    WriteOver(Id, Vec<u8>),
     Mode(Id, u32),
     Rename {
         folder: Id,
@@ -46,6 +48,8 @@ pub enum Op {
         name: String,
     },
     Sync(Id),
+    /// Of a file, but for its permissions.
+    SyncContent(Id),
     /// Everything under a root, its own name included.
     SyncAll(Id),
     /// Nothing for the disk: somebody was told something.
@@ -63,6 +67,10 @@ pub enum Said {
     Epoch(u64),
     /// The unit runs like this from now on.
     Runs(Run),
+    /// A program was started as this unit.
+    Started(String),
+    /// It is written down how that ended.
+    Over(String),
 }
 
 /// What an id stands for.
@@ -107,6 +115,8 @@ pub struct Disk {
     changes: Vec<(Id, Change)>,
     /// Files that were changed since.
     dirty: BTreeSet<Id>,
+    /// Those of them of which nothing is left of what was there.
+    anew: BTreeSet<Id>,
     /// Which root each is under.
     root: BTreeMap<Id, Id>,
 }
@@ -117,6 +127,7 @@ enum Found {
     Synced,
     AsIs,
     OldMode,
+    /// Or with its second half alone, where it was written over.
     Empty,
     Half,
 }
@@ -167,8 +178,15 @@ impl Disk {
                 };
                 self.put(*folder, name, *id, inode);
             }
-            Op::Truncate(id) => self.content(*id, Vec::clear),
+            Op::Truncate(id) => {
+                self.content(*id, Vec::clear);
+                self.anew.insert(*id);
+            }
             Op::Write(id, more) => self.content(*id, |content| content.extend(more)),
+            Op::WriteOver(id, new) => self.content(*id, |content| {
+                let rest = content.get(new.len()..).unwrap_or_default();
+                *content = [new, rest].concat();
+            }),
             Op::Mode(id, new) => {
                 if let Some(Inode::File { mode, .. }) = self.now.get_mut(id) {
                     *mode = *new;
@@ -189,6 +207,7 @@ impl Disk {
                 }
             }
             Op::Sync(id) => self.sync(*id),
+            Op::SyncContent(id) => self.sync_content(*id),
             Op::SyncAll(root) => {
                 let all = self.root.iter().filter(|(_, under)| *under == root);
                 for id in all.map(|(id, _)| *id).collect::<Vec<_>>() {
@@ -232,7 +251,20 @@ impl Disk {
     fn sync(&mut self, id: Id) {
         self.safe.insert(id, self.now[&id].clone());
         self.dirty.remove(&id);
+        self.anew.remove(&id);
         self.changes.retain(|(folder, _)| *folder != id);
+    }
+
+    fn sync_content(&mut self, id: Id) {
+        let before = self.safe[&id].clone();
+        self.sync(id);
+        if let (Inode::File { mode, .. }, Some(Inode::File { mode: safe, .. })) =
+            (before, self.safe.get_mut(&id))
+            && mode != *safe
+        {
+            *safe = mode;
+            self.dirty.insert(id);
+        }
     }
 
     /// What every program sees.
@@ -355,13 +387,33 @@ impl Disk {
                         mode: safe,
                     },
                     Inode::File { content, mode },
-                ) => match how {
+                ) if self.anew.contains(id) || old.is_empty() => match how {
                     Found::AsIs => file(content, *mode),
                     Found::Synced => file(old, *safe),
                     Found::OldMode => file(content, *safe),
                     Found::Empty => file(&[], *mode),
                     Found::Half => file(&content[..content.len() / 2], *mode),
                 },
+                (
+                    Inode::File {
+                        content: old,
+                        mode: safe,
+                    },
+                    Inode::File { content, mode },
+                ) => {
+                    // Of what was written, and not of what only fills the file.
+                    let written = content.trim_ascii_end().len();
+                    let half = if written == 0 { content.len() } else { written } / 2;
+                    let end = |of: &[u8]| of.get(half..).unwrap_or_default().to_vec();
+                    let begin = |of: &[u8]| of[..half.min(of.len())].to_vec();
+                    match how {
+                        Found::AsIs => file(content, *mode),
+                        Found::Synced => file(old, *safe),
+                        Found::OldMode => file(content, *safe),
+                        Found::Half => file(&[begin(content), end(old)].concat(), *mode),
+                        Found::Empty => file(&[begin(old), end(content)].concat(), *mode),
+                    }
+                }
                 other => unreachable!("{path} changed its kind: {other:?}"),
             };
             tree.insert(path, leaf);

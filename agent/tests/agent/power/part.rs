@@ -18,8 +18,10 @@ fn phase(life: &Life, named: &Names, number: usize) -> String {
     let mut step = 0;
     for op in &life.ops[..=number] {
         match op {
-            Op::Write(id, bytes) if RECORDS.contains(&&*named.0[id]) => {
-                written.push((step, bytes.clone()));
+            Op::Write(id, bytes) | Op::WriteOver(id, bytes) if RECORDS.contains(&&*named.0[id]) => {
+                // What is blank is no record.
+                let bytes = bytes.trim_ascii_end().to_vec();
+                written.extend((!bytes.is_empty()).then_some((step, bytes)));
             }
             Op::Said(Said::Epoch(_)) => step += 1,
             _ => {}
@@ -89,7 +91,7 @@ pub fn syncs(life: &Life) -> Vec<Part> {
                 let of = changed(life, *id, number);
                 format!("{STATE} with {of} when {}", phase(life, &named, number))
             }
-            Op::Sync(id) if RECORDS.contains(&&*named.0[id]) => {
+            Op::Sync(id) | Op::SyncContent(id) if RECORDS.contains(&&*named.0[id]) => {
                 format!("{} when {}", named.0[id], phase(life, &named, number))
             }
             Op::Sync(id) => format!("{}{}", named.0[id], later(life, number)),
@@ -108,7 +110,7 @@ pub fn records(life: &Life) -> Vec<Part> {
     for (number, op) in life.ops.iter().enumerate() {
         let (id, folder) = match op {
             Op::Create { folder, id, .. } => (id, Some(folder)),
-            Op::Truncate(id) => (id, None),
+            Op::WriteOver(id, _) => (id, None),
             _ => continue,
         };
         if !named.0[id].starts_with(STATE) {
@@ -118,14 +120,14 @@ pub fn records(life: &Life) -> Vec<Part> {
         for (later, op) in life.ops.iter().enumerate().skip(number + 1) {
             match op {
                 Op::Write(file, _) | Op::Mode(file, _) if file == id => part.push(later),
-                Op::Sync(file) if file == id => {
+                Op::Sync(file) | Op::SyncContent(file) if file == id => {
                     part.push(later);
                     if folder.is_none() {
                         break;
                     }
                 }
-                // What is emptied is no record.
-                Op::Truncate(file) if file == id => break,
+                // What is blanked is no record.
+                Op::WriteOver(file, _) if file == id => break,
                 Op::Rename { folder: other, .. } if Some(other) == folder => {
                     part.push(later);
                     break;

@@ -161,6 +161,13 @@ impl disk::Disk for Recorder {
         )
     }
 
+    fn write_over(&self, file: &File, content: &[u8]) -> io::Result<()> {
+        self.done(
+            || Linux.write_over(file, content),
+            |record, ()| Op::WriteOver(record.id(file.as_fd()), content.to_vec()),
+        )
+    }
+
     fn set_meta(&self, file: &File, meta: Meta) -> io::Result<()> {
         self.done(
             || Linux.set_meta(file, meta),
@@ -174,6 +181,13 @@ impl disk::Disk for Recorder {
 
     fn sync(&self, handle: BorrowedFd<'_>) -> io::Result<()> {
         self.done(|| Ok(()), |record, ()| Op::Sync(record.id(handle)))
+    }
+
+    fn sync_content(&self, file: &File) -> io::Result<()> {
+        self.done(
+            || Ok(()),
+            |record, ()| Op::SyncContent(record.id(file.as_fd())),
+        )
     }
 
     fn sync_all(&self, handle: BorrowedFd<'_>) -> io::Result<()> {
