@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 use edict_core::wire;
+use tracing_subscriber::filter::{ParseError, Targets};
 
 /// Where the agent listens unless told otherwise: every address, both families.
 const LISTEN: SocketAddr = SocketAddr::new(
@@ -116,8 +117,8 @@ pub struct Serve {
     #[arg(long, env = "EDICT_LISTEN", default_value_t = LISTEN)]
     pub listen: SocketAddr,
     /// What is logged, `info` or `edict_agent=debug,warn` for instance.
-    #[arg(long, env = "EDICT_LOG", default_value = "info")]
-    pub log: String,
+    #[arg(long, env = "EDICT_LOG", default_value = "info", value_parser = targets)]
+    pub log: Targets,
 }
 
 /// Which agent to ask.
@@ -126,6 +127,16 @@ pub struct Healthy {
     /// Address and port that the agent was told to listen on.
     #[arg(long, env = "EDICT_LISTEN", default_value_t = LISTEN)]
     pub listen: SocketAddr,
+}
+
+/// Blanks and empty parts mean nothing.
+fn targets(text: &str) -> Result<Targets, ParseError> {
+    let parts: Vec<_> = text
+        .split(',')
+        .map(str::trim)
+        .filter(|part| !part.is_empty())
+        .collect();
+    parts.join(",").parse()
 }
 
 #[cfg(test)]

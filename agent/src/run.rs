@@ -8,6 +8,8 @@ use std::time::Duration;
 use anyhow::Context as _;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::apply::Agent;
 use crate::args::{Args, Command, Healthy, Serve};
@@ -54,12 +56,10 @@ fn serve(args: Serve) -> anyhow::Result<()> {
         listen,
         log,
     } = args;
-    let filter = tracing_subscriber::EnvFilter::try_new(&log)
-        .with_context(|| format!("--log {log} is no filter"))?;
-    tracing_subscriber::fmt()
-        .json()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
+    let lines = tracing_subscriber::fmt::layer().json();
+    tracing_subscriber::registry()
+        .with(lines.with_writer(std::io::stderr))
+        .with(log)
         .init();
     // Folders are made with the permissions that they are to have, all at once: an agent that dies
     // between making one and opening it to others would leave it closed.

@@ -7,6 +7,8 @@ use anyhow::Context as _;
 use kube::Config;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::{JoinError, JoinSet};
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::args::Args;
 use crate::cache::Cache;
@@ -22,10 +24,10 @@ const LAST_PUSHES: Duration = Duration::from_mins(1);
 
 /// Waits until it is to lead, then runs until SIGTERM or until a part ends that never should.
 pub async fn run(args: Args) -> anyhow::Result<()> {
-    tracing_subscriber::fmt()
-        .json()
-        .flatten_event(true)
-        .with_env_filter(&args.log)
+    let lines = tracing_subscriber::fmt::layer().json().flatten_event(true);
+    tracing_subscriber::registry()
+        .with(lines)
+        .with(args.log)
         .init();
     rustls::crypto::ring::default_provider()
         .install_default()
