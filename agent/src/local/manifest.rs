@@ -6,6 +6,7 @@ use base64::prelude::{BASE64_STANDARD, Engine as _};
 use edict_core::catalogue::{self, Command};
 use edict_core::config::Config;
 use edict_core::content::{Content, Contents, Kind, Reference};
+use edict_core::decode;
 use edict_core::guard::{Paths, Policy, text, value};
 use edict_core::layer::{DeletionPolicy, Drift, Layer, Mode, Restarts, digest};
 use edict_core::wire::{Held, Push, Release};
@@ -92,7 +93,7 @@ impl Wanted {
                     },
                 )?;
             for (number, document) in (1..).zip(documents) {
-                wanted.add(document).map_err(|what| Error {
+                wanted.add(&document).map_err(|what| Error {
                     place: format!("{file}, object {number}"),
                     what: text::mask(&what).into_owned(),
                 })?;
@@ -101,14 +102,17 @@ impl Wanted {
         Ok(wanted)
     }
 
-    fn add(&mut self, document: Value) -> Result<(), String> {
+    fn add(&mut self, document: &Value) -> Result<(), String> {
         // What a wrong value was is no help where it is a Secret's.
         let is_secret = document.get("kind").is_some_and(|kind| kind == "Secret");
-        let head = serde_path_to_error::deserialize(document);
-        let head: Head = head.map_err(|error| match error.path().to_string().as_str() {
-            path if is_secret && path != "." => format!("{path} is not what a Secret has there"),
-            _ => said(error),
-        })?;
+        let head = read(document);
+        let (head, _): (Head, _) =
+            head.map_err(|error| match error.path().to_string().as_str() {
+                path if is_secret && path != "." => {
+                    format!("{path} is not what a Secret has there")
+                }
+                _ => said(&error),
+            })?;
         let name = head.metadata.name.clone();
         if !value::is_object_name(&name) {
             return Err(format!(
@@ -129,8 +133,8 @@ impl Wanted {
                 // The rest of it is about agents.
                 let part = |part: &str| head.spec.get(part).cloned().unwrap_or_default();
                 let paths: Option<Paths> =
-                    strict(part("paths")).map_err(|what| format!("{name}: spec.paths.{what}"))?;
-                let commands: Option<Vec<Command>> = strict(part("commands"))
+                    strict(&part("paths")).map_err(|what| format!("{name}: spec.paths.{what}"))?;
+                let commands: Option<Vec<Command>> = strict(&part("commands"))
                     .map_err(|what| format!("{name}: spec.commands.{what}"))?;
                 let commands = commands.unwrap_or_default();
                 if let Some(violation) = catalogue::check(&commands).first() {
@@ -187,7 +191,7 @@ impl Wanted {
             deletion_policy: field("deletionPolicy", policy)?,
             restarts: field("restarts", restarts)?,
             mode: mode.unwrap_or_default(),
-            config: strict(Value::Object(spec)).map_err(|what| format!("spec.{what}"))?,
+            config: strict(&Value::Object(spec)).map_err(|what| format!("spec.{what}"))?,
             name,
         };
         if manifest.config.block_names().next().is_none() {
@@ -299,21 +303,28 @@ fn field<T: DeserializeOwned>(name: &str, value: Value) -> Result<Option<T>, Str
     serde_json::from_value(value).map_err(|error| format!("spec.{name}: {error}"))
 }
 
+/// Reads a value, and gives the paths of what is not known in it.
+fn read<T: DeserializeOwned>(value: &Value) -> Result<(T, Vec<String>), decode::Error> {
+    let text = serde_json::to_vec(value).expect("a value of JSON has string keys and serializes");
+    decode::decode(&text)
+}
+
 /// What is wrong with a value, and where.
-fn said(error: serde_path_to_error::Error<serde_json::Error>) -> String {
+fn said(error: &decode::Error) -> String {
+    let what = error.inner().to_string();
+    // The place in a text that nobody has seen.
+    let what = what
+        .rsplit_once(" at line ")
+        .map_or(&*what, |(what, _)| what);
     match error.path().to_string().as_str() {
-        "." => error.into_inner().to_string(),
-        path => format!("{path}: {}", error.inner()),
+        "." => what.to_owned(),
+        path => format!("{path}: {what}"),
     }
 }
 
 /// Reads a value, and refuses what is not known in it. An error begins with the field.
-fn strict<T: DeserializeOwned>(value: Value) -> Result<T, String> {
-    let mut unknown = Vec::new();
-    let mut track = serde_path_to_error::Track::new();
-    let value = serde_path_to_error::Deserializer::new(value, &mut track);
-    let read = serde_ignored::deserialize(value, |path| unknown.push(path.to_string()));
-    let read = read.map_err(|error| said(serde_path_to_error::Error::new(track.path(), error)))?;
+fn strict<T: DeserializeOwned>(value: &Value) -> Result<T, String> {
+    let (read, unknown) = read(value).map_err(|error| said(&error))?;
     match unknown.first() {
         None => Ok(read),
         Some(path) => Err(format!("{}: there is no such field", field_name(path))),

@@ -496,7 +496,11 @@ fn parse<T: serde::de::DeserializeOwned>(what: &str, content: &[u8]) -> Result<T
     let (value, _) = decode(content).map_err(|error| Error::Damaged {
         what: what.to_owned(),
         // Where, and not what: the state may hold secrets.
-        reason: format!("line {} column {}", error.line(), error.column()),
+        reason: format!(
+            "line {} column {}",
+            error.inner().line(),
+            error.inner().column()
+        ),
     })?;
     Ok(value)
 }

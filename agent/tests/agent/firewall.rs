@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
+use edict_agent::apply::Agent;
 use edict_agent::units::UNKNOWN;
 use edict_core::config::NotifyAction;
 use edict_core::config::firewall::{Facts, PATH, STATE, TRIAL, UNIT_PATH, WANTED_PATH, mark};
@@ -71,13 +72,26 @@ fn the_table_is_there_with_what_loads_it_and_goes_again() {
     assert!(!FILES.iter().any(|path| node.exists(path)));
 }
 
+/// What an operator pushes that has these layers for the node.
+fn all(node: &Node, layers: &[&Layer]) -> Push {
+    let layers = layers.iter().map(|layer| (*layer).clone()).collect();
+    let push = Push::new(NAME.into(), node.policy.clone(), layers, Vec::new());
+    push.fenced(VERSION, Fence::default())
+}
+
+/// Reaches the node whenever that is asked for.
+fn reaches(agent: &Agent) -> impl FnMut(Event) {
+    |event| {
+        if let Event::Probation(probation) = event {
+            agent.confirm(&probation.mark, None);
+        }
+    }
+}
+
 /// Pushes as an operator that reaches the node anew, or does not, and says whether it was asked to.
 fn push(node: &Node, layers: &[&Layer], reaches: bool) -> (LayerReport, Option<Probation>) {
     let agent = node.agent();
-    let layers = layers.iter().map(|layer| (*layer).clone()).collect();
-    let push = Push::new(NAME.into(), node.policy.clone(), layers, Vec::new());
     let mut asked = None;
-    let push = push.fenced(VERSION, Fence::default());
     let say = &mut |event| {
         if let Event::Probation(probation) = event {
             assert!(!agent.confirm("another", None));
@@ -85,7 +99,7 @@ fn push(node: &Node, layers: &[&Layer], reaches: bool) -> (LayerReport, Option<P
             asked = Some(probation);
         }
     };
-    let mut report = agent.push_for(&push, say, &|| false);
+    let mut report = agent.push_for(&all(node, layers), say, &|| false);
     (report.layers.remove(0), asked)
 }
 
@@ -226,13 +240,7 @@ fn without_anybody_to_say_so_it_is_put_back_and_tried_again() {
     let (node, services) = prepared();
     let push_for = |gone: bool| {
         let agent = node.agent();
-        let push = Push::new(
-            NAME.into(),
-            node.policy.clone(),
-            vec![firewall(22)],
-            Vec::new(),
-        );
-        let push = push.fenced(VERSION, Fence::default());
+        let push = all(&node, &[&firewall(22)]);
         let say = &mut |event| {
             if let Event::Probation(probation) = event
                 && !gone
@@ -264,13 +272,7 @@ fn a_host_that_starts_over_a_probation_is_told_to_leave_the_firewall_alone() {
     let (mut node, services) = prepared();
     let told = node.at("state").join(TRIAL);
     let (here, at) = (node.agent().clone(), told.clone());
-    let push = Push::new(
-        NAME.into(),
-        node.policy.clone(),
-        vec![firewall(22)],
-        Vec::new(),
-    );
-    let push = push.fenced(VERSION, Fence::default());
+    let push = all(&node, &[&firewall(22)]);
     let say = &mut |event| {
         if let Event::Probation(probation) = event {
             assert!(at.exists());
@@ -297,20 +299,10 @@ fn what_was_looked_at_over_another_probation_proves_nothing() {
     let (node, services) = prepared();
     let push = |seen: u64| {
         let agent = node.agent();
-        let mut push = Push::new(
-            NAME.into(),
-            node.policy.clone(),
-            vec![firewall(22)],
-            Vec::new(),
-        );
+        let mut push = all(&node, &[&firewall(22)]);
         push.probations = Some(seen);
-        let push = push.fenced(VERSION, Fence::default());
-        let say = &mut |event| {
-            if let Event::Probation(probation) = event {
-                agent.confirm(&probation.mark, None);
-            }
-        };
-        agent.push_for(&push, say, &|| false).layers.remove(0)
+        let report = agent.push_for(&push, &mut reaches(agent), &|| false);
+        report.layers[0].clone()
     };
     let now = node.agent().hello().probations.unwrap();
     let report = push(now + 1);
@@ -426,13 +418,7 @@ fn what_nft_refuses_leaves_everything_as_it_is() {
 /// An agent that dies when it asks whether it is reached.
 fn dies_over_a_probation(node: &Node) {
     let agent = node.agent().clone();
-    let all = Push::new(
-        NAME.into(),
-        node.policy.clone(),
-        vec![firewall(22)],
-        Vec::new(),
-    );
-    let all = all.fenced(VERSION, Fence::default());
+    let all = all(node, &[&firewall(22)]);
     let died = catch_unwind(AssertUnwindSafe(|| {
         let say = &mut |event| assert!(!matches!(event, Event::Probation(_)));
         agent.push_for(&all, say, &|| false)

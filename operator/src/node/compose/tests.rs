@@ -44,6 +44,17 @@ fn layer(uid: &str, config: serde_json::Value) -> (LayerRef, Config, Contents) {
     (reference.unwrap(), config, Contents::default())
 }
 
+/// What node "n" is pushed, under no policy.
+fn composed(
+    spec: &NodeStateSpec,
+    layers: Vec<(LayerRef, Config, Contents)>,
+    orphans: &[Held],
+    hello: &Hello,
+) -> Result<Composed, TooOld> {
+    let (policy, facts) = (Policy::default(), Facts::default());
+    compose("n", spec, layers, orphans, hello, &policy, &facts)
+}
+
 fn spec(layers: &[&(LayerRef, Config, Contents)], releases: &[&str]) -> NodeStateSpec {
     NodeStateSpec {
         layers: layers
@@ -69,17 +80,7 @@ fn everything_that_is_named_is_pushed_and_orphans_leave() {
     hello.layers = vec![held("a"), held("b"), held("c")];
     let orphans = orphans(&spec, &hello);
     assert_eq!(orphans, [held("c")]);
-    let composed = compose(
-        "n",
-        &spec,
-        vec![one],
-        &orphans,
-        &hello,
-        &Policy::default(),
-        &Facts::default(),
-    )
-    .ok()
-    .unwrap();
+    let composed = composed(&spec, vec![one], &orphans, &hello).ok().unwrap();
     assert_eq!(composed.push.layers.len(), 1);
     let layer = &composed.push.layers[0];
     assert_eq!((layer.name.as_str(), layer.priority), ("name-a", 3));
@@ -106,17 +107,9 @@ fn what_the_guard_refuses_is_not_pushed() {
         "a",
         json!({"docker": {"registryMirrors": ["https://user:secret@m"]}}),
     );
-    let composed = compose(
-        "n",
-        &spec(&[&bad], &[]),
-        vec![bad],
-        &[],
-        &hello(),
-        &Policy::default(),
-        &Facts::default(),
-    )
-    .ok()
-    .unwrap();
+    let composed = composed(&spec(&[&bad], &[]), vec![bad], &[], &hello())
+        .ok()
+        .unwrap();
     assert_eq!(composed.push.layers, []);
     assert_eq!(composed.refused[0].outcome, OutcomeStatus::Refused);
     assert!(
@@ -135,17 +128,9 @@ fn an_agent_that_does_not_know_a_block_is_not_sent_it() {
         json!({"files": [{"path": "/etc/motd", "content": ""}]}),
     );
     let spec = spec(&[&files], &[]);
-    let TooOld(message) = compose(
-        "n",
-        &spec,
-        vec![files.clone()],
-        &[],
-        &hello(),
-        &Policy::default(),
-        &Facts::default(),
-    )
-    .err()
-    .unwrap();
+    let TooOld(message) = composed(&spec, vec![files.clone()], &[], &hello())
+        .err()
+        .unwrap();
     assert!(
         message.contains("does not know files of NodeConfig name-a"),
         "{message}"
@@ -154,18 +139,7 @@ fn an_agent_that_does_not_know_a_block_is_not_sent_it() {
         wire: 99,
         ..hello()
     };
-    assert!(
-        compose(
-            "n",
-            &spec,
-            vec![files],
-            &[],
-            &newer,
-            &Policy::default(),
-            &Facts::default()
-        )
-        .is_err()
-    );
+    assert!(composed(&spec, vec![files], &[], &newer).is_err());
 }
 
 #[test]
@@ -180,15 +154,7 @@ fn a_field_that_an_agent_does_not_know_is_not_sent_to_it() {
             ..hello()
         };
         let layers = vec![files.clone()];
-        compose(
-            "n",
-            &spec,
-            layers,
-            &[],
-            &hello,
-            &Policy::default(),
-            &Facts::default(),
-        )
+        composed(&spec, layers, &[], &hello)
     };
     let TooOld(message) = compose(&["files"]).err().unwrap();
     assert!(
@@ -207,18 +173,7 @@ fn what_may_be_restarted_is_told_to_who_restarts() {
     let push = |wire| {
         let hello = Hello { wire, ..hello() };
         let layers = vec![never.clone()];
-        compose(
-            "n",
-            &spec,
-            layers,
-            &[],
-            &hello,
-            &Policy::default(),
-            &Facts::default(),
-        )
-        .ok()
-        .unwrap()
-        .push
+        composed(&spec, layers, &[], &hello).ok().unwrap().push
     };
     assert_eq!(push(wire::UNITS).layers[0].restarts, Restarts::Never);
     for older in wire::OLDEST..wire::UNITS {
@@ -229,15 +184,7 @@ fn what_may_be_restarted_is_told_to_who_restarts() {
         drifts: Some(wire::Drifts::default()),
         ..hello()
     };
-    let composed = compose(
-        "n",
-        &spec,
-        vec![never.clone()],
-        &[],
-        &hello,
-        &Policy::default(),
-        &Facts::default(),
-    );
+    let composed = composed(&spec, vec![never.clone()], &[], &hello);
     let push = composed.ok().unwrap().push;
     assert_eq!(push.layers[0].drift, Drift::Report);
 }
@@ -250,18 +197,7 @@ fn another_try_is_asked_for_where_it_is_understood() {
     let push = |wire| {
         let hello = Hello { wire, ..hello() };
         let layers = vec![asking.clone()];
-        compose(
-            "n",
-            &spec,
-            layers,
-            &[],
-            &hello,
-            &Policy::default(),
-            &Facts::default(),
-        )
-        .ok()
-        .unwrap()
-        .push
+        composed(&spec, layers, &[], &hello).ok().unwrap().push
     };
     assert_eq!(push(wire::HOLDS).layers[0].retry, Some(Retry::of("now")));
     assert_ne!(push(wire::HOLDS).digest, push(wire::HOLDS - 1).digest);
