@@ -47,13 +47,9 @@ pub fn none_without_kind<K>(
     events: impl Stream<Item = watcher::Result<Event<K>>>,
 ) -> impl Stream<Item = watcher::Result<Event<K>>> {
     events.flat_map(|event| {
-        let unknown = matches!(
-            &event,
-            Err(watcher::Error::InitialListFailed(kube::Error::Api(answer))) if answer.code == 404
-        );
-        let none = unknown.then_some([Ok(Event::Init), Ok(Event::InitDone)]);
+        let unknown = refusal(&event) == Some(404);
         // The error comes last: what is paused after it is the next look.
-        stream::iter(none.into_iter().flatten().chain([event]))
+        stream::iter(none(unknown).chain([event]))
     })
 }
 
@@ -66,21 +62,31 @@ pub fn none_for<K: Send + 'static>(
     let mut listed = false;
     events.flat_map(move |event| {
         listed |= matches!(&event, Ok(Event::InitDone));
-        let code = match &event {
-            Err(watcher::Error::InitialListFailed(kube::Error::Api(answer))) => answer.code,
-            _ => 0,
-        };
-        let lacks = [403, 404].contains(&code);
-        let forgets = code == 404 || lacks && !listed;
-        let none = forgets.then_some([Ok(Event::Init), Ok(Event::InitDone)]);
+        let code = refusal(&event);
+        let lacks = matches!(code, Some(403 | 404));
+        let forgets = code == Some(404) || lacks && !listed;
         let last = async move {
             if lacks {
                 tokio::time::sleep(pause).await;
             }
             event
         };
-        stream::iter(none.into_iter().flatten()).chain(stream::once(last))
+        stream::iter(none(forgets)).chain(stream::once(last))
     })
+}
+
+/// The HTTP status by which the API server refused to list.
+fn refusal<K>(event: &watcher::Result<Event<K>>) -> Option<u16> {
+    match event {
+        Err(watcher::Error::InitialListFailed(kube::Error::Api(answer))) => Some(answer.code),
+        _ => None,
+    }
+}
+
+/// A list with nothing in it, if there is to be one.
+fn none<K>(is: bool) -> impl Iterator<Item = watcher::Result<Event<K>>> {
+    let empty = is.then_some([Ok(Event::Init), Ok(Event::InitDone)]);
+    empty.into_iter().flatten()
 }
 
 #[cfg(test)]
