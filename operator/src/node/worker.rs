@@ -64,6 +64,7 @@ pub async fn run(
         permit: None,
         waiting,
         first: None,
+        unheard: false,
     };
     loop {
         let stop = worker.context.term.stop.clone();
@@ -113,6 +114,9 @@ struct Worker {
     waiting: Arc<Semaphore>,
     /// The desired state as it was when this began, by the API server's own word.
     first: Option<Arc<NodeState>>,
+    /// Whether a push was begun and nobody heard how it ended: what the agent reports then may be older than what it
+    /// has done. Whoever leads next pushes in any case.
+    unheard: bool,
 }
 
 impl Worker {
@@ -279,7 +283,7 @@ impl Worker {
             .filter(|report| report.digest == digest && report.is_of(&hello.layers));
         // An agent that has not heard of this leader may still believe the one before.
         let fences = &self.context.term.fences;
-        let known = known.filter(|_| fences.are_known_to(hello));
+        let known = known.filter(|_| fences.are_known_to(hello) && !self.unheard);
         let known = known.filter(|report| command::are_known(&expected, report, hello));
         let (report, pushed) = match known {
             Some(report) if self.pace.rests(&digest, report, Instant::now()) => {
@@ -290,7 +294,10 @@ impl Worker {
             _ => {
                 let mut push = composed.push.fenced(hello.wire, fences.next());
                 push.probations = hello.probations;
-                (self.push(&push).await?, true)
+                self.unheard = true;
+                let report = self.push(&push).await?;
+                self.unheard = false;
+                (report, true)
             }
         };
         self.pace.note(&digest, &report, pushed, Instant::now());
