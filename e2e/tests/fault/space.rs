@@ -11,6 +11,8 @@ use k8s_openapi::jiff::Timestamp;
 
 use super::{BACK, NOTICED, all_hold, begin, others, test};
 
+/// What the file says after the change.
+const TWO: &str = "two\n";
 /// Where an agent keeps its state.
 const STATE: &str = "/var/lib/edict";
 
@@ -19,17 +21,17 @@ async fn where_files_go() -> Result<()> {
     test("fault-space", async |ctx| {
         let node = ctx.workers().remove(0);
         let (one, path) = begin(&ctx, "file", role(Role::All)).await?;
-        let two = one.clone().file(&path, "two\n");
+        let two = one.clone().file(&path, TWO);
         let folder = folder(&ctx).await?;
         let volume = Fault::volume(&node, &folder, 64).await?;
         volume
             .during(&ctx, async || {
                 one.settle(&ctx, ctx.nodes()).await?;
                 fault::fill(&node, &folder).await?;
-                let change = Change::of(&ctx, &one, ctx.nodes(), ["one\n", "two\n"]).await?;
+                let change = Change::of(&ctx, &one, ctx.nodes(), ["one\n", TWO]).await?;
                 throughout(&ctx, &[change], async || {
                     fails(&ctx, &two, &node, State::Held).await?;
-                    stays(&ctx, &node, &path).await?;
+                    stays(&ctx, &node, &path, TWO).await?;
                     let there = node.run(&["ls", "-A", &folder]).await?;
                     ensure!(
                         there.split_whitespace().eq([fault::FILLER, "file"]),
@@ -37,7 +39,7 @@ async fn where_files_go() -> Result<()> {
                     );
                     fault::free(&node, &folder).await?;
                     two.retry(&ctx, &Timestamp::now().to_string()).await?;
-                    arrives(&ctx, &two, &path).await
+                    arrives(&ctx, &two, &path, TWO).await
                 })
                 .await?;
                 two.delete(&ctx).await?;
@@ -58,8 +60,10 @@ async fn where_the_state_is_kept() -> Result<()> {
         let before = "before\n";
         ctx.plant(&node, &path, before.as_bytes(), 0o640).await?;
         one.settle(&ctx, ctx.nodes()).await?;
-        let two = one.clone().file(&path, "two\n");
-        let change = [Change::of(&ctx, &one, ctx.nodes(), ["one\n", "two\n"]).await?];
+        // What fits into the room that the state has already is applied all the same.
+        let large = TWO.repeat(8 * 1024);
+        let two = one.clone().file(&path, &large);
+        let change = [Change::of(&ctx, &one, ctx.nodes(), ["one\n", &large]).await?];
         let kept = node.tree(STATE).await?;
         throughout(&ctx, &change, async || {
             let volume = Fault::volume(&node, STATE, 1024).await?;
@@ -68,7 +72,7 @@ async fn where_the_state_is_kept() -> Result<()> {
                 // The agent that runs has the folder in its hand.
                 agent::replace(&ctx.client, &node.name).await?;
                 fails(&ctx, &two, &node, State::Failed).await?;
-                stays(&ctx, &node, &path).await?;
+                stays(&ctx, &node, &path, &large).await?;
                 let mut now = node.tree(STATE).await?;
                 now.remove(&format!("{STATE}/{}", fault::FILLER));
                 ensure!(now == kept, "the state was {kept:?} and is {now:?}");
@@ -77,7 +81,7 @@ async fn where_the_state_is_kept() -> Result<()> {
             volume.during(&ctx, body).await?;
             agent::replace(&ctx.client, &node.name).await?;
             two.retry(&ctx, &Timestamp::now().to_string()).await?;
-            arrives(&ctx, &two, &path).await
+            arrives(&ctx, &two, &path, &large).await
         })
         .await?;
         two.delete(&ctx).await?;
@@ -105,15 +109,15 @@ async fn fails(ctx: &Context, two: &Draft, node: &Node, how: State) -> Result<()
 }
 
 /// The node keeps what it has, and all others have the change.
-async fn stays(ctx: &Context, node: &Node, path: &str) -> Result<()> {
-    all_hold(ctx, &others(ctx, node), path, Some("two\n")).await?;
+async fn stays(ctx: &Context, node: &Node, path: &str, two: &str) -> Result<()> {
+    all_hold(ctx, &others(ctx, node), path, Some(two)).await?;
     all_hold(ctx, std::slice::from_ref(node), path, Some("one\n")).await
 }
 
-async fn arrives(ctx: &Context, two: &Draft, path: &str) -> Result<()> {
+async fn arrives(ctx: &Context, two: &Draft, path: &str, content: &str) -> Result<()> {
     status::reach(ctx, two.name(), "all of them", BACK, |status| {
         status.state == Some(State::Applied) && status.applied == status.targeted
     })
     .await?;
-    all_hold(ctx, ctx.nodes(), path, Some("two\n")).await
+    all_hold(ctx, ctx.nodes(), path, Some(content)).await
 }
