@@ -15,6 +15,8 @@ use super::{BACK, NOTICED, all_hold, begin, others, test};
 const TWO: &str = "two\n";
 /// Where an agent keeps its state.
 const STATE: &str = "/var/lib/edict";
+/// Where it writes down what it begins.
+const JOURNAL: &str = "/var/lib/edict/journal.json";
 
 #[tokio::test]
 async fn where_files_go() -> Result<()> {
@@ -31,7 +33,7 @@ async fn where_files_go() -> Result<()> {
                 let change = Change::of(&ctx, &one, ctx.nodes(), ["one\n", TWO]).await?;
                 throughout(&ctx, &[change], async || {
                     fails(&ctx, &two, &node, State::Held).await?;
-                    stays(&ctx, &node, &path, TWO).await?;
+                    stays(&ctx, &node, &path).await?;
                     let there = node.run(&["ls", "-A", &folder]).await?;
                     ensure!(
                         there.split_whitespace().eq([fault::FILLER, "file"]),
@@ -39,7 +41,7 @@ async fn where_files_go() -> Result<()> {
                     );
                     fault::free(&node, &folder).await?;
                     two.retry(&ctx, &Timestamp::now().to_string()).await?;
-                    arrives(&ctx, &two, &path, TWO).await
+                    arrives(&ctx, &two, &path).await
                 })
                 .await?;
                 two.delete(&ctx).await?;
@@ -60,19 +62,20 @@ async fn where_the_state_is_kept() -> Result<()> {
         let before = "before\n";
         ctx.plant(&node, &path, before.as_bytes(), 0o640).await?;
         one.settle(&ctx, ctx.nodes()).await?;
-        // What fits into the room that the state has already is applied all the same.
-        let large = TWO.repeat(8 * 1024);
-        let two = one.clone().file(&path, &large);
-        let change = [Change::of(&ctx, &one, ctx.nodes(), ["one\n", &large]).await?];
-        let kept = node.tree(STATE).await?;
+        let two = one.clone().file(&path, TWO);
+        let change = [Change::of(&ctx, &one, ctx.nodes(), ["one\n", TWO]).await?];
+        let mut kept = node.tree(STATE).await?;
+        kept.remove(JOURNAL);
         throughout(&ctx, &change, async || {
             let volume = Fault::volume(&node, STATE, 1024).await?;
             let body = async || {
+                // What fits into the room that it has would be applied all the same.
+                node.remove(JOURNAL).await?;
                 fault::fill(&node, STATE).await?;
                 // The agent that runs has the folder in its hand.
                 agent::replace(&ctx.client, &node.name).await?;
                 fails(&ctx, &two, &node, State::Failed).await?;
-                stays(&ctx, &node, &path, &large).await?;
+                stays(&ctx, &node, &path).await?;
                 let mut now = node.tree(STATE).await?;
                 now.remove(&format!("{STATE}/{}", fault::FILLER));
                 ensure!(now == kept, "the state was {kept:?} and is {now:?}");
@@ -81,7 +84,7 @@ async fn where_the_state_is_kept() -> Result<()> {
             volume.during(&ctx, body).await?;
             agent::replace(&ctx.client, &node.name).await?;
             two.retry(&ctx, &Timestamp::now().to_string()).await?;
-            arrives(&ctx, &two, &path, &large).await
+            arrives(&ctx, &two, &path).await
         })
         .await?;
         two.delete(&ctx).await?;
@@ -109,15 +112,15 @@ async fn fails(ctx: &Context, two: &Draft, node: &Node, how: State) -> Result<()
 }
 
 /// The node keeps what it has, and all others have the change.
-async fn stays(ctx: &Context, node: &Node, path: &str, two: &str) -> Result<()> {
-    all_hold(ctx, &others(ctx, node), path, Some(two)).await?;
+async fn stays(ctx: &Context, node: &Node, path: &str) -> Result<()> {
+    all_hold(ctx, &others(ctx, node), path, Some(TWO)).await?;
     all_hold(ctx, std::slice::from_ref(node), path, Some("one\n")).await
 }
 
-async fn arrives(ctx: &Context, two: &Draft, path: &str, content: &str) -> Result<()> {
+async fn arrives(ctx: &Context, two: &Draft, path: &str) -> Result<()> {
     status::reach(ctx, two.name(), "all of them", BACK, |status| {
         status.state == Some(State::Applied) && status.applied == status.targeted
     })
     .await?;
-    all_hold(ctx, ctx.nodes(), path, Some(content)).await
+    all_hold(ctx, ctx.nodes(), path, Some(TWO)).await
 }
