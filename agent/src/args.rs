@@ -4,8 +4,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
-use edict_core::wire;
-use tracing_subscriber::filter::{ParseError, Targets};
+use edict_core::{log, wire};
+use tracing_subscriber::filter::Targets;
 
 /// Where the agent listens unless told otherwise: every address, both families.
 const LISTEN: SocketAddr = SocketAddr::new(
@@ -117,7 +117,7 @@ pub struct Serve {
     #[arg(long, env = "EDICT_LISTEN", default_value_t = LISTEN)]
     pub listen: SocketAddr,
     /// What is logged, `info` or `edict_agent=debug,warn` for instance.
-    #[arg(long, env = "EDICT_LOG", default_value = "info", value_parser = targets)]
+    #[arg(long, env = "EDICT_LOG", default_value = "info", value_parser = |text: &str| log::filter(text).parse::<Targets>())]
     pub log: Targets,
 }
 
@@ -127,16 +127,6 @@ pub struct Healthy {
     /// Address and port that the agent was told to listen on.
     #[arg(long, env = "EDICT_LISTEN", default_value_t = LISTEN)]
     pub listen: SocketAddr,
-}
-
-/// Blanks and empty parts mean nothing.
-fn targets(text: &str) -> Result<Targets, ParseError> {
-    let parts: Vec<_> = text
-        .split(',')
-        .map(str::trim)
-        .filter(|part| !part.is_empty())
-        .collect();
-    parts.join(",").parse()
 }
 
 #[cfg(test)]

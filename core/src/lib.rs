@@ -19,6 +19,7 @@ pub mod digest;
 pub mod format;
 pub mod guard;
 pub mod layer;
+pub mod log;
 pub mod resolve;
 pub mod resource;
 pub mod retry;

@@ -3,7 +3,8 @@
 use std::net::SocketAddr;
 
 use clap::Parser;
-use tracing_subscriber::filter::{ParseError, Targets};
+use edict_core::log;
+use tracing_subscriber::filter::Targets;
 
 /// Edict's operator: plans which node runs which NodeConfig, pushes it to the agents, reports.
 #[derive(Clone, Debug, Parser)]
@@ -22,18 +23,8 @@ pub struct Args {
     #[arg(long, env = "EDICT_LISTEN", default_value = "[::]:8080")]
     pub listen: SocketAddr,
     /// What is logged, for example "info" or "edict_operator=debug,info".
-    #[arg(long, env = "EDICT_LOG", default_value = "info", value_parser = targets)]
+    #[arg(long, env = "EDICT_LOG", default_value = "info", value_parser = |text: &str| log::filter(text).parse::<Targets>())]
     pub log: Targets,
-}
-
-/// Blanks and empty parts mean nothing.
-fn targets(text: &str) -> Result<Targets, ParseError> {
-    let parts: Vec<_> = text
-        .split(',')
-        .map(str::trim)
-        .filter(|part| !part.is_empty())
-        .collect();
-    parts.join(",").parse()
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cap_std::fs::FileType;
 use edict_core::config::firewall;
@@ -155,8 +155,11 @@ impl Store {
             owner: running_as(),
         };
         // A journal that does not count may have secrets. What can't be read is said when it is.
-        if store.newest().is_ok_and(|(newest, _)| !newest.in_journal) {
-            store.blank(JOURNAL);
+        if let Ok((newest, _)) = store.newest() {
+            if !newest.in_journal {
+                store.blank(JOURNAL);
+            }
+            *store.known() = Some(newest);
         }
         Ok(store)
     }
@@ -213,9 +216,13 @@ impl Store {
         })
     }
 
+    fn known(&self) -> MutexGuard<'_, Option<Newest>> {
+        self.newest.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Saves the state, safe on disk.
     pub fn save(&self, state: &State) -> Result<(), Error> {
-        let mut known = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.known();
         let newest = match &*known {
             Some(newest) => newest.clone(),
             None => self.newest()?.0,
@@ -261,19 +268,17 @@ impl Store {
     }
 
     fn put(&self, name: &str, content: Vec<u8>) -> io::Result<()> {
-        let whole = self.private(record::filled(content, 0));
-        self.folder.replace(name, &whole)
+        self.replace(name, record::filled(content, 0))
     }
 
     fn put_in_place(&self, name: &str, content: Vec<u8>) -> io::Result<()> {
-        let Stat { entry, size } = self.folder.stat(name)?;
-        let size = usize::try_from(size).unwrap_or(usize::MAX);
-        let is_small = size > content.len().saturating_mul(2).max(ROOM_MAX);
-        let written = if entry == Entry::Absent || is_small {
-            self.put(name, content)
-        } else {
-            let content = record::filled(content, size);
-            self.folder.write_over(name, &content)
+        let most = content.len().saturating_mul(2).max(ROOM_MAX);
+        let written = match self.length(name)? {
+            Some(length) if length <= most => {
+                let content = record::filled(content, length);
+                self.folder.write_over(name, &content)
+            }
+            _ => self.put(name, content),
         };
         // It is not to count, whole as it may be: whoever has failed to write it goes by the other one.
         written.inspect_err(|_| self.blank(name))
@@ -282,21 +287,25 @@ impl Store {
     /// Nobody misses what is in this file, and it may be secret. If a power cut brings a journal back, it is known to
     /// be older.
     fn blank(&self, name: &str) {
-        let blank = || {
-            let Stat { entry, size } = self.folder.stat(name)?;
-            match usize::try_from(size) {
-                _ if entry == Entry::Absent => Ok(()),
-                Ok(size) if size <= ROOM_MAX => {
-                    let nothing = record::filled(Vec::new(), size);
-                    self.folder.write_over_for_now(name, &nothing)
-                }
-                _ => self.folder.remove(name),
+        let blank = || match self.length(name)? {
+            None => Ok(()),
+            Some(length) if length <= ROOM_MAX => {
+                let nothing = record::filled(Vec::new(), length);
+                self.folder.write_over_for_now(name, &nothing)
             }
+            Some(_) => self.folder.remove(name),
         };
         if let Err(error) = blank() {
             let error: &dyn std::error::Error = &error;
             tracing::debug!(error, name, "this can't be emptied");
         }
+    }
+
+    /// How long a file is, if it is there.
+    fn length(&self, name: &str) -> io::Result<Option<usize>> {
+        let Stat { entry, size } = self.folder.stat(name)?;
+        let length = usize::try_from(size).unwrap_or(usize::MAX);
+        Ok((entry != Entry::Absent).then_some(length))
     }
 
     /// Where the newest state is, and the file that has it.
@@ -420,8 +429,7 @@ impl Store {
 
     /// Writes down, safe on disk, that the firewall is on trial: a host that starts meanwhile does not load it.
     pub fn begin_trial(&self) -> Result<(), Error> {
-        let mark = self.private(Vec::new());
-        self.folder.replace(TRIAL, &mark).map_err(failed(TRIAL))
+        self.replace(TRIAL, Vec::new()).map_err(failed(TRIAL))
     }
 
     /// It is not any more.
@@ -451,9 +459,11 @@ impl Store {
 
     fn write(&self, name: &str, what: &impl Serialize) -> Result<(), Error> {
         let content = serde_json::to_vec(what).map_err(|error| failed(name)(error.into()))?;
-        self.folder
-            .replace(name, &self.private(content))
-            .map_err(failed(name))
+        self.replace(name, content).map_err(failed(name))
+    }
+
+    fn replace(&self, name: &str, content: Vec<u8>) -> io::Result<()> {
+        self.folder.replace(name, &self.private(content))
     }
 
     fn private(&self, content: Vec<u8>) -> Whole {

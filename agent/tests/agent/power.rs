@@ -111,25 +111,10 @@ impl Proof {
 
     /// Cuts the power after each operation but those left out.
     fn cut(&mut self, left_out: &[usize]) -> Result<(), String> {
-        let ops = self.life.ops.clone();
-        let first = left_out.iter().min().copied().unwrap_or(0);
-        let mut disk = self.life.start.clone();
-        let mut promised = Promised::default();
-        for (number, op) in ops.iter().enumerate() {
-            // Before the first that is left out it is as it ever was.
-            if number >= first {
-                self.all(&disk, promised)
-                    .map_err(|said| format!("before operation {number} ({op:?}): {said}"))?;
-            }
-            if !left_out.contains(&number) {
-                disk.apply(op);
-            }
-            if let Op::Said(said) = op {
-                promised.hear(said);
-            }
-        }
-        self.all(&disk, promised)
-            .map_err(|said| format!("in the end: {said}"))
+        let (start, ops) = (self.life.start.clone(), self.life.ops.clone());
+        cut(start, &ops, left_out, Promised::hear, |disk, promised| {
+            self.all(disk, *promised)
+        })
     }
 
     /// Kills the agent after each operation, or cuts the power, and cuts the power again after each
@@ -221,6 +206,33 @@ impl Proof {
         }
         Ok(())
     }
+}
+
+/// Cuts the power after each operation but those left out: has `all` look at each disk, with what was promised by
+/// then.
+fn cut<P: Default>(
+    mut disk: Disk,
+    ops: &[Op],
+    left_out: &[usize],
+    hear: impl Fn(&mut P, &Said),
+    mut all: impl FnMut(&Disk, &P) -> Result<(), String>,
+) -> Result<(), String> {
+    let first = left_out.iter().min().copied().unwrap_or(0);
+    let mut promised = P::default();
+    for (number, op) in ops.iter().enumerate() {
+        // Before the first that is left out it is as it ever was.
+        if number >= first {
+            all(&disk, &promised)
+                .map_err(|said| format!("before operation {number} ({op:?}): {said}"))?;
+        }
+        if !left_out.contains(&number) {
+            disk.apply(op);
+        }
+        if let Op::Said(said) = op {
+            hear(&mut promised, said);
+        }
+    }
+    all(&disk, &promised).map_err(|said| format!("in the end: {said}"))
 }
 
 /// A folder that no real disk is behind, if there is such a place.

@@ -8,10 +8,10 @@ use edict_core::layer::Layer;
 use edict_core::wire::{CommandOutcome, Push};
 use serde_json::{Value, json};
 
-use super::build;
 use super::life::{self, Course};
-use super::model::{Disk, Id, Op, Said, Tree};
+use super::model::{Disk, Op, Said, Tree};
 use super::record::Recorder;
+use super::{build, cut};
 use crate::node::{NAME, Say as _, layer};
 
 const COMMANDS: &str = "commands.json";
@@ -67,68 +67,50 @@ impl Life {
         left_out: &[usize],
         tried: &mut BTreeMap<Tree, Result<Recovered, String>>,
     ) -> Result<(), String> {
-        let mut disk = self.start.clone();
-        let (mut started, mut over) = (BTreeSet::new(), BTreeSet::new());
-        let first = left_out.first().copied().unwrap_or(0);
-        for number in 0..=self.ops.len() {
-            let trees = if number >= first {
-                disk.after_power_cut()
-            } else {
-                // Before the first that is left out it is as it ever was.
-                BTreeSet::new()
-            };
-            for tree in trees {
-                let recovered = tried.entry(tree).or_insert_with_key(recover);
-                let kept = recovered
-                    .as_ref()
-                    .map_err(Clone::clone)
-                    .and_then(|recovered| is_kept(recovered, &started, &over));
-                kept.map_err(|said| format!("before operation {number}: {said}"))?;
-            }
-            let Some(op) = self.ops.get(number) else {
-                break;
-            };
-            if !left_out.contains(&number) {
-                disk.apply(op);
-            }
-            match op {
-                Op::Said(Said::Started(unit)) => _ = started.insert(unit.clone()),
-                Op::Said(Said::Over(unit)) => _ = over.insert(unit.clone()),
-                _ => {}
-            }
-        }
-        Ok(())
+        let start = self.start.clone();
+        cut(
+            start,
+            &self.ops,
+            left_out,
+            Promised::hear,
+            |disk, promised| {
+                let mut trees = disk.after_power_cut().into_iter();
+                trees.try_for_each(|tree| {
+                    let recovered = tried.entry(tree).or_insert_with_key(recover);
+                    let recovered = recovered.as_ref().map_err(Clone::clone)?;
+                    promised.is_kept(recovered)
+                })
+            },
+        )
     }
 
     /// Each time that what is known of commands is written: why, and the operations of it.
     fn records(&self) -> Vec<(&'static str, Vec<usize>)> {
         let mut records = Vec::new();
-        let mut part: Vec<(usize, Id)> = Vec::new();
-        let (mut ran, mut folder) = (false, None);
+        let mut part = Vec::new();
+        let (mut ran, mut own, mut folder) = (false, None, None);
         for (number, op) in self.ops.iter().enumerate() {
             match op {
                 Op::Create { id, folder: of, .. } => {
-                    part = vec![(number, *id)];
-                    folder = Some(*of);
+                    part = vec![number];
+                    (own, folder) = (Some(*id), Some(*of));
                 }
-                Op::Write(id, _) | Op::Mode(id, _) | Op::Sync(id)
-                    if part.first().is_some_and(|(_, own)| own == id) =>
-                {
-                    part.push((number, *id));
+                Op::Write(id, _) | Op::Mode(id, _) | Op::Sync(id) if own == Some(*id) => {
+                    part.push(number);
                 }
-                Op::Rename { to, .. } if to == COMMANDS => part.push((number, 0)),
-                Op::Rename { .. } => part.clear(),
+                Op::Rename { to, .. } if to == COMMANDS => part.push(number),
+                Op::Rename { .. } => (part, own) = (Vec::new(), None),
                 // Of the folder, right after.
                 Op::Sync(id) if folder == Some(*id) && !part.is_empty() => {
-                    let numbers: Vec<_> = part.drain(..).map(|(n, _)| n).chain([number]).collect();
-                    let runs = self.is_running(&numbers);
+                    part.push(number);
+                    let runs = self.is_running(&part);
                     let why = match (ran, runs) {
                         (_, true) => "begun",
                         (true, false) => "ended",
                         (false, false) => "expected",
                     };
                     ran = runs;
-                    records.push((why, numbers));
+                    records.push((why, std::mem::take(&mut part)));
                 }
                 _ => {}
             }
@@ -178,31 +160,46 @@ fn recover(tree: &Tree) -> Result<Recovered, String> {
     Ok((started, became))
 }
 
-/// Whether nothing was run twice or forgotten of what was started and over before.
-fn is_kept(
-    (again, became): &Recovered,
-    started: &BTreeSet<String>,
-    over: &BTreeSet<String>,
-) -> Result<(), String> {
-    if let Some(twice) = again.iter().find(|unit| started.contains(*unit)) {
-        return Err(format!("{twice} is run twice"));
+/// What happened before the cut.
+#[derive(Default)]
+struct Promised {
+    /// The units that were started.
+    started: BTreeSet<String>,
+    /// Those of them of which it is written down how they ended.
+    over: BTreeSet<String>,
+}
+
+impl Promised {
+    fn hear(&mut self, said: &Said) {
+        match said {
+            Said::Started(unit) => _ = self.started.insert(unit.clone()),
+            Said::Over(unit) => _ = self.over.insert(unit.clone()),
+            _ => {}
+        }
     }
-    // What comes after one that was interrupted is not begun.
-    let ends = [
-        CommandOutcome::Succeeded,
-        CommandOutcome::Interrupted,
-        CommandOutcome::Skipped,
-    ];
-    if became.len() != 4 || became.values().any(|outcome| !ends.contains(outcome)) {
-        return Err(format!("something is left to be run: {became:?}"));
-    }
-    let is_over = |name: &str| over.iter().any(|unit| unit.contains(name));
-    let mut lost = became
-        .iter()
-        .filter(|(name, outcome)| is_over(name) && **outcome != CommandOutcome::Succeeded);
-    match lost.next() {
-        Some((name, outcome)) => Err(format!("{name} was over, and is {outcome:?}")),
-        None => Ok(()),
+
+    /// Whether nothing was run twice or forgotten of that.
+    fn is_kept(&self, (again, became): &Recovered) -> Result<(), String> {
+        if let Some(twice) = again.iter().find(|unit| self.started.contains(*unit)) {
+            return Err(format!("{twice} is run twice"));
+        }
+        // What comes after one that was interrupted is not begun.
+        let ends = [
+            CommandOutcome::Succeeded,
+            CommandOutcome::Interrupted,
+            CommandOutcome::Skipped,
+        ];
+        if became.len() != 4 || became.values().any(|outcome| !ends.contains(outcome)) {
+            return Err(format!("something is left to be run: {became:?}"));
+        }
+        let is_over = |name: &str| self.over.iter().any(|unit| unit.contains(name));
+        let mut lost = became
+            .iter()
+            .filter(|(name, outcome)| is_over(name) && **outcome != CommandOutcome::Succeeded);
+        match lost.next() {
+            Some((name, outcome)) => Err(format!("{name} was over, and is {outcome:?}")),
+            None => Ok(()),
+        }
     }
 }
 

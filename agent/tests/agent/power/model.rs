@@ -387,20 +387,10 @@ impl Disk {
                         mode: safe,
                     },
                     Inode::File { content, mode },
-                ) if self.anew.contains(id) || old.is_empty() => match how {
-                    Found::AsIs => file(content, *mode),
-                    Found::Synced => file(old, *safe),
-                    Found::OldMode => file(content, *safe),
-                    Found::Empty => file(&[], *mode),
-                    Found::Half => file(&content[..content.len() / 2], *mode),
-                },
-                (
-                    Inode::File {
-                        content: old,
-                        mode: safe,
-                    },
-                    Inode::File { content, mode },
                 ) => {
+                    // Nothing of it is left, or there was none.
+                    let is_anew = self.anew.contains(id) || old.is_empty();
+                    let left = if is_anew { &[][..] } else { old };
                     // Of what was written, and not of what only fills the file.
                     let written = content.trim_ascii_end().len();
                     let half = if written == 0 { content.len() } else { written } / 2;
@@ -410,7 +400,8 @@ impl Disk {
                         Found::AsIs => file(content, *mode),
                         Found::Synced => file(old, *safe),
                         Found::OldMode => file(content, *safe),
-                        Found::Half => file(&[begin(content), end(old)].concat(), *mode),
+                        Found::Half => file(&[begin(content), end(left)].concat(), *mode),
+                        Found::Empty if is_anew => file(&[], *mode),
                         Found::Empty => file(&[begin(old), end(content)].concat(), *mode),
                     }
                 }
