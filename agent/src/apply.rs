@@ -111,7 +111,7 @@ impl Agent {
         };
         agent.tidy();
         let mut round = Round::new(&agent, Policy::default(), wire::VERSION);
-        if let Err(error) = round.recover() {
+        if let Err(error) = round.recover().and_then(|()| round.load_again()) {
             tracing::error!(
                 error = &error as &dyn std::error::Error,
                 "an interrupted change can't be put back yet; it is tried again with the next push"

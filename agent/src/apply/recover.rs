@@ -1,7 +1,9 @@
 //! What an agent before this one left half done.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::Ordering;
 
+use edict_core::config::firewall::TABLE;
 use edict_core::layer::DeletionPolicy;
 use edict_core::resource::Action;
 
@@ -70,6 +72,19 @@ impl Round<'_> {
             tracing::error!(sorry, "a unit does not run with what was there before");
         }
         Ok(())
+    }
+
+    /// Has the kernel load the firewall in force, where a host has not that started with a trial on its disk: there
+    /// was nothing to take back yet, or no more.
+    pub(super) fn load_again(&mut self) -> Result<(), Error> {
+        if !self.agent.on_trial.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let touched = BTreeSet::from([TABLE.to_owned()]);
+        let way = Way::Back(BTreeMap::new());
+        let next = self.state.clone();
+        self.transact(next, touched, DeletionPolicy::Restore, &way)
+            .map(drop)
     }
 
     /// The units of an interrupted change, without the marks of those that may have read what it wrote:

@@ -7,6 +7,7 @@
 
 mod app;
 mod command;
+mod firewall;
 mod kill;
 mod life;
 mod model;
@@ -24,7 +25,7 @@ use crate::node::{Node, Say as _, leaving};
 use app::{App, Run};
 use life::{COURSES, Course, Life, Step};
 use model::{Disk, Leaf, Op, Said, Tree};
-use part::{Part, records, step_of, syncs};
+use part::{Parts, records, step_of, syncs};
 use record::Recorder;
 
 /// What an agent made of what a power cut had left.
@@ -64,7 +65,7 @@ impl Promised {
             Said::Runs(run) if run.is_well() => {
                 self.step = usize::try_from(self.epoch).unwrap();
             }
-            Said::Runs(_) | Said::Started(_) | Said::Over(_) => {}
+            Said::Runs(_) | Said::Started(_) | Said::Over(_) | Said::Reached(_) => {}
         }
     }
 
@@ -309,10 +310,10 @@ fn goes_on(life: &Life, node: &Node) -> Result<(), String> {
 }
 
 /// Leaves out each part in turn, and says which of them nobody misses, and in which step.
-fn not_missed(course: Course, parts: fn(&Life) -> Vec<Part>) -> BTreeSet<String> {
+fn not_missed(course: Course, parts: Parts) -> BTreeSet<String> {
     let mut proof = Proof::of(course);
     let mut idle = BTreeSet::new();
-    let all = parts(&proof.life);
+    let all = parts(&proof.life.start, &proof.life.ops);
     assert!(all.len() > 10, "{}", all.len());
     for (what, left_out) in all {
         // Before the failure it is as in the course without one.
@@ -320,7 +321,7 @@ fn not_missed(course: Course, parts: fn(&Life) -> Vec<Part>) -> BTreeSet<String>
             continue;
         }
         if proof.cut(&left_out).is_ok() {
-            let step = step_of(&proof.life, left_out[0]);
+            let step = step_of(&proof.life.ops, left_out[0]);
             idle.insert(format!("{step}: {what}"));
         }
     }
@@ -365,7 +366,7 @@ const BROKEN: [&str; 14] = [
     "2: /state with state.json when owing",
 ];
 
-fn each_is_missed(parts: fn(&Life) -> Vec<Part>) {
+fn each_is_missed(parts: Parts) {
     std::thread::scope(|scope| {
         for course in COURSES {
             scope.spawn(move || {

@@ -1,5 +1,5 @@
-//! A unit that reads one of the files: it outlives an agent that is killed, and starts with what it
-//! finds when the power comes back. What it is kept in is on no disk.
+//! A unit that reads one of the files, and the kernel's table of nftables: both outlive an agent that is
+//! killed, and start with what they find when the power comes back. What they are kept in is on no disk.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -8,8 +8,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use edict_agent::units::{Active, Ended, Error, Load, Mark, Programs, Shown, Units};
+use edict_agent::units::{Active, Ended, Error, Load, Mark, Programs, Shown, UNKNOWN, Units};
 use edict_core::catalogue::Program;
+use edict_core::config::firewall::{GONE, PATH, TRIAL, UNIT_PATH, WANTED_PATH};
 use edict_core::resource::Action;
 use serde::{Deserialize, Serialize};
 
@@ -23,6 +24,8 @@ pub const UNIT: &str = "app.service";
 pub const READS: &str = "etc/motd";
 /// Where it is while the power is on.
 const RUNS: &str = "app.json";
+/// And the script of Edict's table.
+const TABLE: &str = "table.nft";
 
 /// Tells one run from another, whatever host it is on.
 static RUN: AtomicU64 = AtomicU64::new(1);
@@ -63,8 +66,37 @@ impl App {
         };
         if !base.join(RUNS).exists() {
             app.start();
+            app.start_firewall();
         }
         app
+    }
+
+    /// The script of Edict's table.
+    pub fn loaded(base: &Path) -> Option<String> {
+        fs::read_to_string(base.join(TABLE)).ok()
+    }
+
+    /// The host starts once more, and gives the script that it loads.
+    pub fn reboot(base: &Path) -> Option<String> {
+        for name in [RUNS, TABLE] {
+            let _ = fs::remove_file(base.join(name));
+        }
+        Self::boot(base, &Recorder::quiet());
+        Self::loaded(base)
+    }
+
+    /// What systemd does with the unit of the firewall when the host starts.
+    fn start_firewall(&self) {
+        let read = |path: &str| fs::read_to_string(self.base.join(&path[1..])).unwrap_or_default();
+        let is_wanted = read(WANTED_PATH).contains("Wants=")
+            && read(UNIT_PATH).contains("ExecStart=")
+            && !self.base.join("state").join(TRIAL).exists();
+        let script = read(PATH);
+        // nft loads all of a script or nothing.
+        let is_whole = script.contains('{') && script.trim_end().ends_with("\n}");
+        if is_wanted && is_whole {
+            fs::write(self.base.join(TABLE), script).unwrap();
+        }
     }
 
     /// How it runs in the folder.
@@ -135,10 +167,16 @@ impl Units for App {
     }
 
     fn table(&self) -> Result<Option<String>, Error> {
-        Ok(None)
+        Ok(Self::loaded(&self.base))
     }
 
-    fn load(&self, _: &str) -> Result<(), Error> {
+    fn load(&self, script: &str) -> Result<(), Error> {
+        let path = self.base.join(TABLE);
+        if [GONE, UNKNOWN].contains(&script) {
+            let _ = fs::remove_file(path);
+        } else {
+            fs::write(path, script).unwrap();
+        }
         Ok(())
     }
 

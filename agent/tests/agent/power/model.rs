@@ -71,6 +71,8 @@ pub enum Said {
     Started(String),
     /// It is written down how that ended.
     Over(String),
+    /// An operator has reached the node through this table.
+    Reached(String),
 }
 
 /// What an id stands for.

@@ -2,21 +2,22 @@
 
 use std::collections::BTreeMap;
 
-use super::life::Life;
-use super::model::{Id, Op, Said};
+use super::model::{Disk, Id, Op, Said};
 
 /// What is left out in turn: in words, and the numbers of its operations.
 pub type Part = (String, Vec<usize>);
+/// What there is of a kind, in what happened to a disk.
+pub type Parts = fn(&Disk, &[Op]) -> Vec<Part>;
 
 /// The state folder, and the records in it.
 const STATE: &str = "/state";
 const RECORDS: [&str; 2] = ["/state/state.json", "/state/journal.json"];
 
 /// How far a step has come, by the record that was written last before the operation after `number`.
-fn phase(life: &Life, named: &Names, number: usize) -> String {
+fn phase(ops: &[Op], named: &Names, number: usize) -> String {
     let mut written = Vec::new();
     let mut step = 0;
-    for op in &life.ops[..=number] {
+    for op in &ops[..=number] {
         match op {
             Op::Write(id, bytes) | Op::WriteOver(id, bytes) if RECORDS.contains(&&*named.0[id]) => {
                 // What is blank is no record.
@@ -58,8 +59,8 @@ fn phase(life: &Life, named: &Names, number: usize) -> String {
 }
 
 /// The name that changed last in a folder.
-fn changed(life: &Life, folder: Id, number: usize) -> &str {
-    let before = life.ops[..number].iter().rev();
+fn changed(ops: &[Op], folder: Id, number: usize) -> &str {
+    let before = ops[..number].iter().rev();
     let mut names = before.filter_map(|op| match op {
         Op::Rename { folder: id, to, .. } if *id == folder => Some(to),
         Op::Remove { folder: id, name }
@@ -72,8 +73,8 @@ fn changed(life: &Life, folder: Id, number: usize) -> &str {
 }
 
 /// Whether the unit was told in this step before.
-fn later(life: &Life, number: usize) -> &'static str {
-    let step = life.ops[..number].iter().rev();
+fn later(ops: &[Op], number: usize) -> &'static str {
+    let step = ops[..number].iter().rev();
     let mut step = step.take_while(|op| !matches!(op, Op::Said(Said::Epoch(_))));
     if step.any(|op| matches!(op, Op::Said(Said::Runs(_)))) {
         " after it ran"
@@ -83,18 +84,18 @@ fn later(life: &Life, number: usize) -> &'static str {
 }
 
 /// Every sync.
-pub fn syncs(life: &Life) -> Vec<Part> {
-    let named = Names::of(life);
-    let parts = life.ops.iter().enumerate().filter_map(|(number, op)| {
+pub fn syncs(start: &Disk, ops: &[Op]) -> Vec<Part> {
+    let named = Names::of(start, ops);
+    let parts = ops.iter().enumerate().filter_map(|(number, op)| {
         let what = match op {
             Op::Sync(id) if named.0[id] == STATE => {
-                let of = changed(life, *id, number);
-                format!("{STATE} with {of} when {}", phase(life, &named, number))
+                let of = changed(ops, *id, number);
+                format!("{STATE} with {of} when {}", phase(ops, &named, number))
             }
             Op::Sync(id) | Op::SyncContent(id) if RECORDS.contains(&&*named.0[id]) => {
-                format!("{} when {}", named.0[id], phase(life, &named, number))
+                format!("{} when {}", named.0[id], phase(ops, &named, number))
             }
-            Op::Sync(id) => format!("{}{}", named.0[id], later(life, number)),
+            Op::Sync(id) => format!("{}{}", named.0[id], later(ops, number)),
             Op::SyncAll(root) => format!("all of {}", named.0[root]),
             _ => return None,
         };
@@ -103,21 +104,24 @@ pub fn syncs(life: &Life) -> Vec<Part> {
     parts.collect()
 }
 
-/// Every file that is put into the state folder or written over there, with all that does so.
-pub fn records(life: &Life) -> Vec<Part> {
-    let named = Names::of(life);
+/// Every file that is put into the state folder or written over there, with all that does so. Not one that is
+/// written over later: without it that would not have been done.
+pub fn records(start: &Disk, ops: &[Op]) -> Vec<Part> {
+    let named = Names::of(start, ops);
     let mut parts = Vec::new();
-    for (number, op) in life.ops.iter().enumerate() {
+    for (number, op) in ops.iter().enumerate() {
         let (id, folder) = match op {
             Op::Create { folder, id, .. } => (id, Some(folder)),
             Op::WriteOver(id, _) => (id, None),
             _ => continue,
         };
-        if !named.0[id].starts_with(STATE) {
+        let again = |op: &Op| matches!(op, Op::WriteOver(later, _) if later == id);
+        let is_kept = folder.is_some() && ops.iter().any(again);
+        if !named.0[id].starts_with(STATE) || is_kept {
             continue;
         }
         let mut part = vec![number];
-        for (later, op) in life.ops.iter().enumerate().skip(number + 1) {
+        for (later, op) in ops.iter().enumerate().skip(number + 1) {
             match op {
                 Op::Write(file, _) | Op::Mode(file, _) if file == id => part.push(later),
                 Op::Sync(file) | Op::SyncContent(file) if file == id => {
@@ -138,10 +142,10 @@ pub fn records(life: &Life) -> Vec<Part> {
         if part.len() == 1 {
             continue;
         }
-        let mut what = format!("{}{}", named.0[id], later(life, number));
+        let mut what = format!("{}{}", named.0[id], later(ops, number));
         if RECORDS.contains(&&*named.0[id]) {
             let last = *part.last().unwrap();
-            what = format!("{} when {}", named.0[id], phase(life, &named, last));
+            what = format!("{} when {}", named.0[id], phase(ops, &named, last));
         }
         parts.push((what, part));
     }
@@ -152,15 +156,10 @@ pub fn records(life: &Life) -> Vec<Part> {
 struct Names(BTreeMap<Id, String>);
 
 impl Names {
-    fn of(life: &Life) -> Self {
-        let mut names: BTreeMap<_, _> = life
-            .start
-            .paths()
-            .into_iter()
-            .map(|(p, id)| (id, p))
-            .collect();
+    fn of(start: &Disk, ops: &[Op]) -> Self {
+        let mut names: BTreeMap<_, _> = start.paths().into_iter().map(|(p, id)| (id, p)).collect();
         let mut at: BTreeMap<(Id, String), Id> = BTreeMap::new();
-        for op in &life.ops {
+        for op in ops {
             match op {
                 Op::Create { folder, name, id }
                 | Op::MakeFolder {
@@ -187,8 +186,8 @@ impl Names {
 }
 
 /// The step that an operation belongs to.
-pub fn step_of(life: &Life, number: usize) -> usize {
-    let before = life.ops[..number].iter();
+pub fn step_of(ops: &[Op], number: usize) -> usize {
+    let before = ops[..number].iter();
     before
         .filter_map(|op| match op {
             Op::Said(Said::Epoch(step)) => usize::try_from(*step).ok(),
