@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! file      applying, beside the bare work on the disk
-//! rest      an agent that has nothing to do, beside a server that has nothing to do
+//! rest      the agent of the image with nothing to do, beside a server that has nothing to do
 //! ansible   twenty files, beside Ansible's copy module
 //! ```
 //!
@@ -78,9 +78,6 @@ impl Line {
 }
 
 fn main() -> io::Result<ExitCode> {
-    if rest::is_other_side() {
-        return rest::other_side();
-    }
     let folder = tempfile::tempdir()?;
     let folder = folder.path();
     let seconds = std::time::Duration::as_secs_f64;
@@ -99,7 +96,7 @@ fn main() -> io::Result<ExitCode> {
         Bound::AtMost(10.0),
     )
     .say()?;
-    let rest::Rest { kib, wakes } = rest::measure(folder)?;
+    let rest::Rest { kib, wakes, image } = rest::measure(folder)?;
     #[expect(
         clippy::cast_precision_loss,
         reason = "memory in KiB is no such number"
@@ -113,6 +110,7 @@ fn main() -> io::Result<ExitCode> {
     )
     .say()?;
     all &= rest::say_wakes(wakes)?;
+    all &= rest::say_image(image)?;
     match ansible::measure(folder) {
         Ok(both) => {
             all &= Line::of(

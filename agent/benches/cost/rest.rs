@@ -1,31 +1,32 @@
 //! An agent that has nothing to do, with twenty files in force, beside a process that has no more than a
-//! tokio runtime and a TLS server.
+//! tokio runtime and a TLS server: the agent as its image has it, the other as cargo builds it.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitCode, Stdio};
-use std::sync::Arc;
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rcgen::{CertificateParams, KeyPair};
-use rustls::ServerConfig;
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use crate::ansible::{apply, manifest};
 
-const AGENT: &str = env!("CARGO_BIN_EXE_edict-agent");
-/// Where the other side is told what to do.
-const ADDRESS: &str = "EDICT_BENCH_ADDRESS";
-const TLS: &str = "EDICT_BENCH_TLS";
+/// The other side, a package of its own.
+const SERVER: [(&str, &str); 3] = [
+    ("Cargo.toml", include_str!("server/Cargo.toml")),
+    ("Cargo.lock", include_str!("../../../Cargo.lock")),
+    ("main.rs", include_str!("server/main.rs")),
+];
 /// How long wake-ups are counted, and how long it takes until there is nothing more to do: tokio keeps a
 /// thread that nothing was asked of for ten seconds.
 const QUIET: Duration = Duration::from_secs(20);
 const SETTLED: Duration = Duration::from_secs(15);
 const STARTED: Duration = Duration::from_secs(10);
+
+/// The most bytes that an image may have.
+const LARGEST: u64 = 10_000_000;
 
 /// What both have.
 pub struct Rest {
@@ -33,6 +34,8 @@ pub struct Rest {
     pub kib: [u64; 2],
     /// How often they woke within [`QUIET`].
     pub wakes: [u64; 2],
+    /// What the agent's image has in it, in bytes.
+    pub image: u64,
 }
 
 /// Ends with what it holds.
@@ -47,6 +50,7 @@ impl Drop for Running {
 
 /// Measures both, side by side.
 pub fn measure(folder: &Path) -> io::Result<Rest> {
+    let (program, server) = (shipped()?, server()?);
     let folder = folder.join("rest");
     let (root, tls) = (folder.join("root"), folder.join("tls"));
     for each in [root.join("etc"), tls.clone()] {
@@ -65,7 +69,7 @@ pub fn measure(folder: &Path) -> io::Result<Rest> {
     apply(&root, &manifest(&folder)?)?;
     let (ours, theirs) = (free()?, free()?);
     let serve = ["serve", "--node", "node", "--log", "warn"];
-    let agent = Command::new(AGENT)
+    let agent = Command::new(&program)
         .args(serve)
         .args(["--listen", &ours.to_string()])
         .arg("--etc")
@@ -76,9 +80,9 @@ pub fn measure(folder: &Path) -> io::Result<Rest> {
         .arg(&tls)
         .stderr(Stdio::inherit())
         .spawn()?;
-    let other = Command::new(std::env::current_exe()?)
-        .env(ADDRESS, theirs.to_string())
-        .env(TLS, &tls)
+    let other = Command::new(server)
+        .arg(theirs.to_string())
+        .arg(&tls)
         .spawn()?;
     let (agent, other) = (Running(agent), Running(other));
     for address in [ours, theirs] {
@@ -98,6 +102,7 @@ pub fn measure(folder: &Path) -> io::Result<Rest> {
     Ok(Rest {
         kib: [resident(all[0])?, resident(all[1])?],
         wakes: [since(0), since(1)],
+        image: fs::metadata(program)?.len(),
     })
 }
 
@@ -110,6 +115,63 @@ pub fn say_wakes([ours, theirs]: [u64; 2]) -> io::Result<bool> {
         format!("at rest, wake-ups within {} s", QUIET.as_secs()),
     )?;
     Ok(ours == 0)
+}
+
+/// Says what the agent's image has in it, which is what every node loads.
+pub fn say_image(bytes: u64) -> io::Result<bool> {
+    let verdict = if bytes < LARGEST { "ok" } else { "MISSED" };
+    writeln!(
+        io::stdout(),
+        "{:<54} {bytes:>10} {LARGEST:>10}        at most {verdict}",
+        "the agent's image, bytes",
+    )?;
+    Ok(bytes < LARGEST)
+}
+
+/// The agent as it is in the image, compiled by who makes images.
+fn shipped() -> io::Result<PathBuf> {
+    let said = cargo()
+        .args(["run", "--quiet", "--package", "e2e", "--", "build"])
+        .stderr(Stdio::inherit())
+        .output()?;
+    let folder = String::from_utf8(said.stdout).map_err(io::Error::other)?;
+    if !said.status.success() {
+        return Err(io::Error::other("the agent of the image can't be built"));
+    }
+    Ok(Path::new(folder.trim_end()).join("edict-agent"))
+}
+
+/// The other side, with the versions that the agent has.
+fn server() -> io::Result<PathBuf> {
+    let deps = std::env::current_exe()?;
+    // target/release/deps/<this program>
+    let target = deps.ancestors().nth(3).expect("cargo puts it there");
+    let folder = target.join("server");
+    fs::create_dir_all(&folder)?;
+    for (name, text) in SERVER {
+        fs::write(folder.join(name), text)?;
+    }
+    let built = cargo()
+        .args(["build", "--quiet", "--release"])
+        .args(["--target-dir", "target"])
+        .current_dir(&folder)
+        .status()?;
+    if !built.success() {
+        return Err(io::Error::other("the other side can't be built"));
+    }
+    Ok(folder.join("target/release/server"))
+}
+
+/// Cargo, without what it tells this benchmark: that is not meant for another one.
+fn cargo() -> Command {
+    let mut cargo = Command::new(env!("CARGO"));
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") {
+            cargo.env_remove(&name);
+        }
+    }
+    cargo
 }
 
 fn free() -> io::Result<SocketAddr> {
@@ -149,36 +211,4 @@ fn wakes(process: u32) -> io::Result<BTreeMap<PathBuf, u64>> {
         all.insert(thread, count);
     }
     Ok(all)
-}
-
-/// Whether this process is to be the other side.
-pub fn is_other_side() -> bool {
-    std::env::var_os(ADDRESS).is_some()
-}
-
-/// Serves TLS, and has nothing to say. Never ends.
-pub fn other_side() -> io::Result<ExitCode> {
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let variable = |name| std::env::var(name).map_err(io::Error::other);
-    let tls = PathBuf::from(variable(TLS)?);
-    let address: SocketAddr = variable(ADDRESS)?.parse().map_err(io::Error::other)?;
-    let certificate = CertificateDer::from_pem_file(tls.join("tls.crt")).unwrap();
-    let key = PrivateKeyDer::from_pem_file(tls.join("tls.key")).unwrap();
-    let config = ServerConfig::builder()
-        .with_no_client_auth()
-        .with_single_cert(vec![certificate], key)
-        .unwrap();
-    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()?;
-    runtime.block_on(async {
-        let listener = tokio::net::TcpListener::bind(address).await?;
-        loop {
-            let (stream, _) = listener.accept().await?;
-            let accepting = acceptor.clone().accept(stream);
-            tokio::spawn(async move { drop(accepting.await) });
-        }
-    })
 }
