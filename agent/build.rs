@@ -9,6 +9,7 @@ fn main() {
     let script = Path::new(&folder).join("cold.ld");
     // Whoever works on it may have a linker that takes no scripts.
     if env::var("PROFILE").is_ok_and(|profile| profile == "release") {
-        println!("cargo::rustc-link-arg-bins=-Wl,-T,{}", script.display());
+        println!("cargo::rustc-link-arg-bins=-T");
+        println!("cargo::rustc-link-arg-bins={}", script.display());
     }
 }

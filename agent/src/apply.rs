@@ -70,6 +70,8 @@ pub struct Agent {
     refused: Mutex<Vec<Refused>>,
     /// Whether a host that starts now is told to leave the firewall alone.
     on_trial: AtomicBool,
+    /// Whether this host has started so: what is in force has yet to be loaded.
+    unloaded: AtomicBool,
     store: Store,
     /// Held by the push that is being done.
     turn: Mutex<()>,
@@ -111,10 +113,10 @@ impl Agent {
         };
         agent.tidy();
         let mut round = Round::new(&agent, Policy::default(), wire::VERSION);
-        if let Err(error) = round.recover().and_then(|()| round.load_again()) {
+        if let Err(error) = round.recover() {
             tracing::error!(
                 error = &error as &dyn std::error::Error,
-                "an interrupted change can't be put back yet; it is tried again with the next push"
+                "what an interrupted change has left can't be mended yet; it is tried again with the next push"
             );
         }
         round.look_after_pending();
@@ -133,6 +135,7 @@ impl Agent {
     ) -> Result<Self, state::Error> {
         let state = store.load()?;
         let commands = store.commands()?;
+        let on_trial = store.is_on_trial()?;
         Ok(Self {
             node,
             host: Live::over(Box::new(host), manager.clone()),
@@ -140,7 +143,8 @@ impl Agent {
             address: None,
             probations: Probations::default(),
             refused: Mutex::default(),
-            on_trial: AtomicBool::new(store.is_on_trial()?),
+            on_trial: AtomicBool::new(on_trial),
+            unloaded: AtomicBool::new(on_trial),
             store,
             turn: Mutex::new(()),
             commands: Mutex::new(commands),
@@ -354,7 +358,7 @@ impl Agent {
 
     /// A host that starts loads the firewall, once nothing of it is on trial any more.
     fn end_trial(&self) {
-        if !self.on_trial.load(Ordering::Relaxed) {
+        if !self.on_trial.load(Ordering::Relaxed) || self.unloaded.load(Ordering::Relaxed) {
             return;
         }
         let state = locked(&self.state);

@@ -45,12 +45,15 @@ impl Agent {
         let _turn = locked(&self.turn);
         let mut round = Round::new(self, Policy::default(), wire::VERSION);
         // An interrupted change is nobody else's. It may be why no push comes any more.
-        if round.state.open {
+        if round.is_unfinished() {
             if let Err(error) = round.recover() {
                 let error: &dyn std::error::Error = &error;
-                tracing::warn!(error, "an interrupted change can't be put back yet");
+                tracing::warn!(
+                    error,
+                    "what an interrupted change has left can't be mended yet"
+                );
             }
-            return round.state.open.then(|| now + AGAIN);
+            return round.is_unfinished().then(|| now + AGAIN);
         }
         let mut differences = round.differences();
         let mut moves = false;

@@ -27,11 +27,21 @@ enum Resumed {
 }
 
 impl Round<'_> {
-    /// Takes back what an interrupted transaction did, by doing what the layers in force say.
+    /// Mends what an agent before this one left half done.
     pub(super) fn recover(&mut self) -> Result<(), Error> {
-        if !self.state.open {
-            return Ok(());
+        if self.state.open {
+            self.take_back()?;
         }
+        self.load_again()
+    }
+
+    /// Whether something of that is left.
+    pub(super) fn is_unfinished(&self) -> bool {
+        self.state.open || self.agent.unloaded.load(Ordering::Relaxed)
+    }
+
+    /// Takes back what an interrupted transaction did, by doing what the layers in force say.
+    fn take_back(&mut self) -> Result<(), Error> {
         if self.overlay.is_none() {
             // What is found as it should be may be so in memory only.
             let safe = self.agent.host.sync_all();
@@ -76,15 +86,21 @@ impl Round<'_> {
 
     /// Has the kernel load the firewall in force, where a host has not that started with a trial on its disk: there
     /// was nothing to take back yet, or no more.
-    pub(super) fn load_again(&mut self) -> Result<(), Error> {
-        if !self.agent.on_trial.load(Ordering::Relaxed) {
+    fn load_again(&mut self) -> Result<(), Error> {
+        let waits = self.agent.unloaded.load(Ordering::Relaxed);
+        if !waits || self.overlay.is_some() || self.state.open {
             return Ok(());
         }
-        let touched = BTreeSet::from([TABLE.to_owned()]);
-        let way = Way::Back(BTreeMap::new());
-        let next = self.state.clone();
-        self.transact(next, touched, DeletionPolicy::Restore, &way)
-            .map(drop)
+        // What is unproven waits for a push of its own.
+        if self.state.unproven().is_none() {
+            let touched = BTreeSet::from([TABLE.to_owned()]);
+            let way = Way::Back(BTreeMap::new());
+            let next = self.state.clone();
+            self.transact(next, touched, DeletionPolicy::Restore, &way)?;
+        }
+        self.agent.unloaded.store(false, Ordering::Relaxed);
+        self.agent.end_trial();
+        Ok(())
     }
 
     /// The units of an interrupted change, without the marks of those that may have read what it wrote:
@@ -122,8 +138,9 @@ impl Round<'_> {
             return Ok(Resumed::Astray);
         };
         // Nobody hears this agent yet, so nobody could say that the node is reached: with the next push it is
-        // tried anew.
-        if !plan.is_ok_and(|plan| plan.is_idle()) || end.unproven().is_some() {
+        // tried anew. A firewall that waits for its turn is not loaded, and no matter here.
+        let on_trial = end.unproven().is_some() && end.ledger.files.contains_key(TABLE);
+        if !plan.is_ok_and(|plan| plan.is_idle()) || on_trial {
             return Ok(Resumed::Astray);
         }
         tracing::info!("going on with an interrupted change");

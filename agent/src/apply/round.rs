@@ -86,7 +86,7 @@ impl<'a> Round<'a> {
         if let Err(error) = self.recover() {
             tracing::error!(
                 error = &error as &dyn std::error::Error,
-                "an interrupted change can't be put back yet"
+                "what an interrupted change has left can't be mended yet"
             );
         }
         self.look_after_pending();

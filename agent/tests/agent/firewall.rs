@@ -590,3 +590,58 @@ fn one_that_only_reports_drift_is_loaded_when_its_turn_comes() {
     assert_eq!(report.outcome, Outcome::Applied, "{report:?}");
     assert!(asked.is_some() && services.loaded().is_some());
 }
+
+/// A host that starts leaves the firewall to the agent where something is on trial by its disk, whoever is to say
+/// what else has changed.
+#[test]
+fn what_a_host_has_left_to_the_agent_is_loaded_once_it_can_be() {
+    let (mut node, services) = prepared();
+    let a = Layer {
+        drift: Drift::Report,
+        ..firewall(22)
+    };
+    push(&node, &[&a], true);
+    let table = services.loaded();
+    let trial = format!("state/{TRIAL}");
+    std::fs::write(node.at(&trial), "").unwrap();
+    services.set_table(None);
+    services.silent(true);
+    node.restart();
+    let again = node.agent().look_for_drift(Instant::now());
+    assert!(again.is_some() && services.loaded().is_none());
+    assert!(node.at(&trial).exists());
+    services.silent(false);
+    node.agent().look_for_drift(Instant::now());
+    assert_eq!(services.loaded(), table);
+    assert!(!node.at(&trial).exists());
+}
+
+/// What waits for its turn has nothing to do with it.
+#[test]
+fn a_restart_that_ends_the_agent_is_not_done_again_while_a_firewall_waits() {
+    const UNIT: &str = "app.service";
+    const FILE: &str = "/etc/edict/app";
+    let mut node = Node::prepared();
+    let services = Services::default().with(UNIT, &[node.at(FILE)]);
+    node.services = Some(services.clone());
+    node.restart();
+    let mut first = firewall(22);
+    first.priority = 7;
+    let waits = Layer {
+        facts: first.facts.clone(),
+        ..layer("b").block("firewall", json!({"probationSeconds": 15}))
+    };
+    push(&node, &[&first, &waits], true);
+    node.release(&layer("a"));
+    let file = layer("c")
+        .file(FILE, "x")
+        .notify(UNIT, NotifyAction::Restart);
+    services.dies(UNIT, true);
+    let died = catch_unwind(AssertUnwindSafe(|| node.push(&[&file])));
+    assert!(died.is_err());
+    services.told_all();
+    node.restart();
+    assert_eq!(services.told(), [""; 0]);
+    assert!(node.exists(FILE) && services.loaded().is_none());
+    assert!(node.in_force().contains(&"c".to_owned()));
+}

@@ -65,7 +65,7 @@ impl Promised {
             Said::Runs(run) if run.is_well() => {
                 self.step = usize::try_from(self.epoch).unwrap();
             }
-            Said::Runs(_) | Said::Started(_) | Said::Over(_) | Said::Reached(_) => {}
+            _ => {}
         }
     }
 
@@ -219,6 +219,8 @@ fn cut<P: Default>(
     mut all: impl FnMut(&Disk, &P) -> Result<(), String>,
 ) -> Result<(), String> {
     let first = left_out.iter().min().copied().unwrap_or(0);
+    // What is done later to a file that was never made is nothing.
+    let missing: BTreeSet<_> = left_out.iter().filter_map(|n| ops[*n].makes()).collect();
     let mut promised = P::default();
     for (number, op) in ops.iter().enumerate() {
         // Before the first that is left out it is as it ever was.
@@ -226,7 +228,8 @@ fn cut<P: Default>(
             all(&disk, &promised)
                 .map_err(|said| format!("before operation {number} ({op:?}): {said}"))?;
         }
-        if !left_out.contains(&number) {
+        let is_missing = op.changes().is_some_and(|id| missing.contains(&id));
+        if !left_out.contains(&number) && !is_missing {
             disk.apply(op);
         }
         if let Op::Said(said) = op {

@@ -76,6 +76,15 @@ impl App {
         fs::read_to_string(base.join(TABLE)).ok()
     }
 
+    /// The kernel has a table with this script, or none.
+    pub fn has(base: &Path, table: Option<&str>) {
+        let path = base.join(TABLE);
+        match table {
+            Some(script) => fs::write(path, script).unwrap(),
+            None => _ = fs::remove_file(path),
+        }
+    }
+
     /// The host starts once more, and gives the script that it loads.
     pub fn reboot(base: &Path) -> Option<String> {
         for name in [RUNS, TABLE] {
@@ -95,7 +104,7 @@ impl App {
         // nft loads all of a script or nothing.
         let is_whole = script.contains('{') && script.trim_end().ends_with("\n}");
         if is_wanted && is_whole {
-            fs::write(self.base.join(TABLE), script).unwrap();
+            Self::has(&self.base, Some(&script));
         }
     }
 
@@ -171,12 +180,9 @@ impl Units for App {
     }
 
     fn load(&self, script: &str) -> Result<(), Error> {
-        let path = self.base.join(TABLE);
-        if [GONE, UNKNOWN].contains(&script) {
-            let _ = fs::remove_file(path);
-        } else {
-            fs::write(path, script).unwrap();
-        }
+        let table = (![GONE, UNKNOWN].contains(&script)).then_some(script);
+        Self::has(&self.base, table);
+        self.tell(Said::Loaded(table.map(ToOwned::to_owned)));
         Ok(())
     }
 

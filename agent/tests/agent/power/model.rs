@@ -56,6 +56,29 @@ pub enum Op {
     Said(Said),
 }
 
+impl Op {
+    /// The file that this makes.
+    pub fn makes(&self) -> Option<Id> {
+        match self {
+            Self::Create { id, .. } => Some(*id),
+            _ => None,
+        }
+    }
+
+    /// The file or folder that this does something to, whatever its name.
+    pub fn changes(&self) -> Option<Id> {
+        match self {
+            Self::Truncate(id)
+            | Self::Write(id, _)
+            | Self::WriteOver(id, _)
+            | Self::Mode(id, _)
+            | Self::Sync(id)
+            | Self::SyncContent(id) => Some(*id),
+            _ => None,
+        }
+    }
+}
+
 /// What somebody was told.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Said {
@@ -73,6 +96,8 @@ pub enum Said {
     Over(String),
     /// An operator has reached the node through this table.
     Reached(String),
+    /// The kernel has this table from now on.
+    Loaded(Option<String>),
 }
 
 /// What an id stands for.

@@ -104,8 +104,7 @@ pub fn syncs(start: &Disk, ops: &[Op]) -> Vec<Part> {
     parts.collect()
 }
 
-/// Every file that is put into the state folder or written over there, with all that does so. Not one that is
-/// written over later: without it that would not have been done.
+/// Every file that is put into the state folder or written over there, with all that does so.
 pub fn records(start: &Disk, ops: &[Op]) -> Vec<Part> {
     let named = Names::of(start, ops);
     let mut parts = Vec::new();
@@ -115,9 +114,7 @@ pub fn records(start: &Disk, ops: &[Op]) -> Vec<Part> {
             Op::WriteOver(id, _) => (id, None),
             _ => continue,
         };
-        let again = |op: &Op| matches!(op, Op::WriteOver(later, _) if later == id);
-        let is_kept = folder.is_some() && ops.iter().any(again);
-        if !named.0[id].starts_with(STATE) || is_kept {
+        if !named.0[id].starts_with(STATE) {
             continue;
         }
         let mut part = vec![number];
