@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use futures::future::try_join_all;
 
 use crate::container;
@@ -172,6 +172,22 @@ impl Node {
             }
         }
         Ok(tree)
+    }
+
+    /// Edict's table of nftables, as nft says it.
+    pub async fn table(&self) -> Result<Option<String>> {
+        let listed = self
+            .exec(&["nft", "list", "table", "inet", "edict"])
+            .await?;
+        if listed.success() {
+            return Ok(Some(listed.text()));
+        }
+        ensure!(
+            listed.stderr.contains("No such file or directory"),
+            "{}",
+            listed.stderr
+        );
+        Ok(None)
     }
 
     /// Stops the machine, as a power cut does from the cluster's view.

@@ -7,6 +7,7 @@
 //! | `stop` | the master that the leader runs on is turned off |
 //! | `away` | a node is frozen, or its agent has no network |
 //! | `operators` | no operator runs |
+//! | `probation` | a node is turned off, or cut off from its operator, while a firewall is on probation |
 //! | `rejoin` | a node leaves the API and joins again; a node comes back with an empty disk |
 //! | `space` | a disk is full: where files go, or where the agent keeps its state |
 //!
@@ -19,6 +20,8 @@ mod away;
 mod kill;
 #[path = "fault/operators.rs"]
 mod operators;
+#[path = "fault/probation.rs"]
+mod probation;
 #[path = "fault/rejoin.rs"]
 mod rejoin;
 #[path = "fault/space.rs"]

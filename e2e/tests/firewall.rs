@@ -84,24 +84,8 @@ async fn connects(node: &Node, to: &str, port: u16) -> Result<bool> {
     Ok(node.exec(&["bash", "-c", &script]).await?.success())
 }
 
-/// Edict's table on a node, as nft says it.
-async fn table(node: &Node) -> Result<Option<String>> {
-    let listed = node
-        .exec(&["nft", "list", "table", "inet", "edict"])
-        .await?;
-    if listed.success() {
-        return Ok(Some(listed.text()));
-    }
-    ensure!(
-        listed.stderr.contains("No such file or directory"),
-        "{}",
-        listed.stderr
-    );
-    Ok(None)
-}
-
 async fn without_table(nodes: &[Node]) -> Result<()> {
-    let found = try_join_all(nodes.iter().map(table)).await?;
+    let found = try_join_all(nodes.iter().map(Node::table)).await?;
     ensure!(found.iter().all(Option::is_none), "{found:?}");
     Ok(())
 }
@@ -181,7 +165,7 @@ async fn a_host_lets_in_whom_it_is_told_to() -> Result<()> {
         ))
     })
     .await?;
-    let loaded = table(node).await?.unwrap_or_default();
+    let loaded = node.table().await?.unwrap_or_default();
     ensure!(loaded.contains("8099"), "{loaded}");
     reached(node, [(8098, false), (8099, true)]).await?;
 
@@ -264,7 +248,7 @@ async fn on_one_role(ctx: &Context, to: Role, allow: &Value) -> Result<()> {
     draft.settled(ctx, &own).await?;
     for node in &own {
         reached(node, [(KUBELET, false), (PROXY, true)]).await?;
-        ensure!(table(node).await?.is_some(), "there is no table");
+        ensure!(node.table().await?.is_some(), "there is no table");
     }
     without_table(&others).await?;
     everybody_is_let_in(&others).await?;
@@ -303,7 +287,7 @@ async fn taken_out(ctx: &Context, node: &Node, firewall: &Value, why: &str) -> R
     let draft = Draft::new(&ctx.name, named(here)).block("firewall", firewall);
     draft.apply(ctx).await?;
     wait::until("the table to be there", SOON, async || {
-        let found = table(node).await?;
+        let found = node.table().await?;
         Ok(Seen::when(found.is_some(), found))
     })
     .await?;

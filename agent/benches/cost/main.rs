@@ -33,6 +33,8 @@ struct Line {
 enum Bound {
     AtMost(f64),
     AtLeast(f64),
+    /// Nothing: it is said for comparison.
+    None,
 }
 
 impl Line {
@@ -44,7 +46,7 @@ impl Line {
     ) -> Self {
         let [ours, theirs] = [&both[0], &both[1]].map(size);
         let times = match bound {
-            Bound::AtMost(_) => ours / theirs,
+            Bound::AtMost(_) | Bound::None => ours / theirs,
             Bound::AtLeast(_) => theirs / ours,
         };
         let both = both.map(|one| format!("{one:.1?}"));
@@ -65,13 +67,18 @@ impl Line {
             bound,
         } = self;
         let (is, bound) = match bound {
-            Bound::AtMost(most) => (times <= most, format!("at most {most}x")),
-            Bound::AtLeast(least) => (times >= least, format!("at least {least}x")),
+            Bound::AtMost(most) => (times <= most, format!(", at most {most}x")),
+            Bound::AtLeast(least) => (times >= least, format!(", at least {least}x")),
+            Bound::None => (true, String::new()),
         };
-        let verdict = if is { "ok" } else { "MISSED" };
+        let verdict = match (&*bound, is) {
+            ("", _) => "",
+            (_, true) => " ok",
+            (_, false) => " MISSED",
+        };
         writeln!(
             io::stdout(),
-            "{what:<54} {ours:>10} {theirs:>10} {times:>7.2}x, {bound} {verdict}"
+            "{what:<54} {ours:>10} {theirs:>10} {times:>7.2}x{bound}{verdict}"
         )?;
         Ok(is)
     }
@@ -96,7 +103,12 @@ fn main() -> io::Result<ExitCode> {
         Bound::AtMost(10.0),
     )
     .say()?;
-    let rest::Rest { kib, wakes, image } = rest::measure(folder)?;
+    let rest::Rest {
+        kib,
+        alike,
+        wakes,
+        image,
+    } = rest::measure(folder)?;
     #[expect(
         clippy::cast_precision_loss,
         reason = "memory in KiB is no such number"
@@ -107,6 +119,13 @@ fn main() -> io::Result<ExitCode> {
         kib,
         size,
         Bound::AtMost(1.5),
+    )
+    .say()?;
+    all &= Line::of(
+        "the same, beside one that is built as the agent is",
+        [kib[0], alike],
+        size,
+        Bound::None,
     )
     .say()?;
     all &= rest::say_wakes(wakes)?;
