@@ -70,7 +70,7 @@ pub struct Agent {
     refused: Mutex<Vec<Refused>>,
     /// Whether a host that starts now is told to leave the firewall alone.
     on_trial: AtomicBool,
-    /// Whether this host has started so: what is in force has yet to be loaded.
+    /// Whether this host may have started so: what is in force has yet to be loaded.
     unloaded: AtomicBool,
     store: Store,
     /// Held by the push that is being done.
@@ -116,7 +116,7 @@ impl Agent {
         if let Err(error) = round.recover() {
             tracing::error!(
                 error = &error as &dyn std::error::Error,
-                "what an interrupted change has left can't be mended yet; it is tried again with the next push"
+                "what an interrupted change has left can't be mended yet; it is tried again"
             );
         }
         round.look_after_pending();
@@ -358,7 +358,7 @@ impl Agent {
 
     /// A host that starts loads the firewall, once nothing of it is on trial any more.
     fn end_trial(&self) {
-        if !self.on_trial.load(Ordering::Relaxed) || self.unloaded.load(Ordering::Relaxed) {
+        if !self.on_trial.load(Ordering::Relaxed) {
             return;
         }
         let state = locked(&self.state);

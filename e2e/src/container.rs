@@ -92,6 +92,12 @@ pub async fn exec(node: &str, argv: &[&str], stdin: Vec<u8>) -> Result<Output> {
     Ok(output)
 }
 
+/// Ends a node's container, and everything in it at once.
+pub async fn kill(node: &str) -> Result<()> {
+    Process::new("docker").args(["kill", node]).text().await?;
+    Ok(())
+}
+
 /// Stops a node's container.
 pub async fn stop(node: &str) -> Result<()> {
     Process::new("docker")

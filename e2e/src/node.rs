@@ -190,6 +190,11 @@ impl Node {
         Ok(None)
     }
 
+    /// Cuts its power: no program on it comes to say anything.
+    pub async fn kill(&self) -> Result<()> {
+        container::kill(&self.name).await
+    }
+
     /// Stops the machine, as a power cut does from the cluster's view.
     pub async fn stop(&self) -> Result<()> {
         container::stop(&self.name).await

@@ -8,7 +8,7 @@ use e2e::host::manifest;
 use e2e::nodeconfig::{event, named, role};
 use e2e::settings::Settings;
 use e2e::wait::{self, Seen};
-use e2e::{Context, Draft, Host, Node, agent, status};
+use e2e::{Context, Draft, Host, Node, agent, fault, status};
 use edict_core::wire::CommandOutcome;
 use edict_crds::nodeconfig::State;
 use edict_crds::nodestate::CommandStatus;
@@ -20,6 +20,8 @@ use serde_json::{Value, json};
 /// Commands are run at once, one after the other; a busy machine gets time.
 const ENDED: Duration = Duration::from_mins(2);
 
+/// How long a node takes that starts anew, until its agent answers.
+const BACK: Duration = Duration::from_mins(3);
 /// How long a command may be on its way.
 const LONG: Duration = Duration::from_mins(1);
 /// Where one leaves a trace of each run.
@@ -366,26 +368,41 @@ async fn restart_agents(ctx: &Context, nodes: &[Node]) -> Result<()> {
     ctx.ready(nodes).await
 }
 
+/// Runs `body` while the catalogue has these as well.
+async fn with_catalogue(
+    ctx: &Context,
+    more: &[Value],
+    body: impl AsyncFnOnce() -> Result<()>,
+) -> Result<()> {
+    let fleet = ["get", "fleet", "default", "-o", "jsonpath={.spec.commands}"];
+    let before: Vec<Value> = serde_json::from_str(&ctx.kubectl().args(fleet).text().await?)?;
+    set_catalogue(ctx, &json!([&before[..], more].concat())).await?;
+    let outcome = body().await;
+    set_catalogue(ctx, &json!(before)).await?;
+    outcome
+}
+
+async fn is_running(ctx: &Context, nodes: &[Node], draft: &Draft) -> Result<()> {
+    wait::until("the command to run", LONG, async || {
+        let said = statuses(ctx, nodes, draft.name()).await?;
+        let mut all = said.values().flatten();
+        let running = all.any(|one| one.outcome == CommandOutcome::Running);
+        Ok(Seen::when(running, said))
+    })
+    .await
+}
+
 /// The agent goes while a command runs, and the next one finds how it ended.
 #[tokio::test]
 async fn an_agent_that_is_replaced_finds_the_result() -> Result<()> {
     e2e::test("command-agent", async |ctx| {
         let worker = &ctx.workers()[..1];
-        let fleet = ["get", "fleet", "default", "-o", "jsonpath={.spec.commands}"];
-        let before = ctx.kubectl().args(fleet).text().await?;
-        let mut commands: Vec<Value> = serde_json::from_str(&before)?;
-        commands.push(json!({"name": "nap", "argv": ["/usr/bin/sleep", "25"]}));
-        commands.push(json!({"name": "broken", "argv": ["/usr/bin/true", "$(absent)"]}));
-        set_catalogue(&ctx, &json!(commands)).await?;
-        let ran = async {
+        let nap = json!({"name": "nap", "argv": ["/usr/bin/sleep", "25"]});
+        let broken = json!({"name": "broken", "argv": ["/usr/bin/true", "$(absent)"]});
+        with_catalogue(&ctx, &[nap, broken], async || {
             let nap = commands_of("command-nap", named(worker), &json!([{"run": "nap"}, {"run": "node-report"}]));
             nap.apply(&ctx).await?;
-            wait::until("the command to run", LONG, async || {
-                let said = statuses(&ctx, worker, nap.name()).await?;
-                let running = said.values().flatten().any(|one| one.outcome == CommandOutcome::Running);
-                Ok(Seen::when(running, said))
-            })
-            .await?;
+            is_running(&ctx, worker, &nap).await?;
             restart_agents(&ctx, worker).await?;
             reaches(&ctx, &nap, State::Applied).await?;
             let said = statuses(&ctx, worker, nap.name()).await?;
@@ -406,10 +423,41 @@ async fn an_agent_that_is_replaced_finds_the_result() -> Result<()> {
             let status = reaches(&ctx, &broken, State::Refused).await?;
             ensure!(status.message.contains("spec.commands[0].run: \"broken\" is refused by rule catalogue:"), "{status:?}");
             Ok(())
-        }
-        .await;
-        set_catalogue(&ctx, &serde_json::from_str(&before)?).await?;
-        ran
+        })
+        .await
+    })
+    .await
+}
+
+/// The node starts anew while a command runs: nobody knows how far it came, so it is not run again, nor what is
+/// behind it.
+#[tokio::test]
+async fn a_node_that_starts_anew_says_what_was_interrupted() -> Result<()> {
+    e2e::test("command-off", async |ctx| {
+        let worker = &ctx.workers()[..1];
+        let long =
+            json!({"name": "long", "argv": ["/usr/bin/sleep", "300"], "timeoutSeconds": 300});
+        with_catalogue(&ctx, &[long], async || {
+            let long = commands_of(
+                "command-long",
+                named(worker),
+                &json!([{"run": "long"}, {"run": "node-report"}]),
+            );
+            long.apply(&ctx).await?;
+            is_running(&ctx, worker, &long).await?;
+            worker[0].kill().await?;
+            worker[0].start().await?;
+            let interrupted = [CommandOutcome::Interrupted, CommandOutcome::Skipped];
+            wait::until("the command to be interrupted", BACK, async || {
+                let said = statuses(&ctx, worker, long.name()).await?;
+                let found: Vec<_> = said.values().flatten().map(|one| one.outcome).collect();
+                Ok(Seen::when(found == interrupted, said))
+            })
+            .await?;
+            reaches(&ctx, &long, State::CommandFailed).await?;
+            fault::whole(&ctx).await
+        })
+        .await
     })
     .await
 }

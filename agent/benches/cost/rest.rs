@@ -181,12 +181,21 @@ fn server(name: &str, settings: &[(&str, &str)]) -> io::Result<PathBuf> {
     Ok(folder.join(name).join("release/server"))
 }
 
-/// Cargo, without what it tells this benchmark: that is not meant for another one.
+/// What cargo tells this benchmark is not meant for another one, and what somebody has set is for neither side.
+const OTHERS: [&str; 5] = [
+    "CARGO_PKG_",
+    "CARGO_MANIFEST_",
+    "CARGO_PROFILE_",
+    "CARGO_BUILD_TARGET",
+    "CARGO_ENCODED_RUSTFLAGS",
+];
+
+/// Cargo, without all that.
 fn cargo() -> Command {
     let mut cargo = Command::new(env!("CARGO"));
     for (name, _) in std::env::vars_os() {
         let text = name.to_string_lossy();
-        if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") {
+        if OTHERS.iter().any(|other| text.starts_with(other)) {
             cargo.env_remove(&name);
         }
     }

@@ -44,7 +44,8 @@ impl Agent {
     pub fn look_for_drift(&self, now: Instant) -> Option<Instant> {
         let _turn = locked(&self.turn);
         let mut round = Round::new(self, Policy::default(), wire::VERSION);
-        // An interrupted change is nobody else's. It may be why no push comes any more.
+        // An interrupted change is nobody else's. It, or a firewall that is not loaded, may be why no push comes any
+        // more.
         if round.is_unfinished() {
             if let Err(error) = round.recover() {
                 let error: &dyn std::error::Error = &error;
@@ -53,7 +54,9 @@ impl Agent {
                     "what an interrupted change has left can't be mended yet"
                 );
             }
-            return round.is_unfinished().then(|| now + AGAIN);
+            if round.state.open {
+                return Some(now + AGAIN);
+            }
         }
         let mut differences = round.differences();
         let mut moves = false;
@@ -78,7 +81,8 @@ impl Agent {
         let soon = moves.then(|| now + STILL);
         let mut drifts = locked(&self.drifts);
         drifts.settle(&|at| left.contains(at), now);
-        let next = soon.into_iter().chain(drifts.next()).min();
+        let again = round.is_unfinished().then(|| now + AGAIN);
+        let next = soon.into_iter().chain(again).chain(drifts.next()).min();
         let count = drifts.count;
         // Not let go of before: whoever counts on meanwhile would be lost.
         self.count.send_if_modified(|told| {

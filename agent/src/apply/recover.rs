@@ -84,8 +84,9 @@ impl Round<'_> {
         Ok(())
     }
 
-    /// Has the kernel load the firewall in force, where a host has not that started with a trial on its disk: there
-    /// was nothing to take back yet, or no more.
+    /// Has the kernel load the firewall in force, where the host has left that to this agent: something was on trial by
+    /// its disk, and nothing is to be taken back of it. Where it fails, each later look and push tries it again; the
+    /// mark of the trial is gone by then, so that a host that starts anew needs no agent for it.
     fn load_again(&mut self) -> Result<(), Error> {
         let waits = self.agent.unloaded.load(Ordering::Relaxed);
         if !waits || self.overlay.is_some() || self.state.open {
@@ -93,13 +94,14 @@ impl Round<'_> {
         }
         // What is unproven waits for a push of its own.
         if self.state.unproven().is_none() {
+            // Who looked at the node before has seen it without.
+            self.agent.probations.count();
             let touched = BTreeSet::from([TABLE.to_owned()]);
             let way = Way::Back(BTreeMap::new());
             let next = self.state.clone();
             self.transact(next, touched, DeletionPolicy::Restore, &way)?;
         }
         self.agent.unloaded.store(false, Ordering::Relaxed);
-        self.agent.end_trial();
         Ok(())
     }
 

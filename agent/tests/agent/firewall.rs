@@ -600,16 +600,19 @@ fn what_a_host_has_left_to_the_agent_is_loaded_once_it_can_be() {
         drift: Drift::Report,
         ..firewall(22)
     };
-    push(&node, &[&a], true);
+    let other = layer("b").file("/etc/motd", "as it should be\n");
+    push(&node, &[&a, &other], true);
     let table = services.loaded();
     let trial = format!("state/{TRIAL}");
     std::fs::write(node.at(&trial), "").unwrap();
     services.set_table(None);
     services.silent(true);
     node.restart();
+    // What has nothing to do with it is looked after meanwhile.
+    node.write("/etc/motd", "another\n");
     let again = node.agent().look_for_drift(Instant::now());
     assert!(again.is_some() && services.loaded().is_none());
-    assert!(node.at(&trial).exists());
+    assert_eq!(node.read("/etc/motd"), "as it should be\n");
     services.silent(false);
     node.agent().look_for_drift(Instant::now());
     assert_eq!(services.loaded(), table);

@@ -78,20 +78,27 @@ async fn a_node_is_turned_off_while_a_firewall_is_on_probation() -> Result<()> {
     test("fault-probation-off", async |ctx| {
         let trial = Trial::begin(&ctx, 120).await?;
         let off = Fault::stop(&trial.node).await?;
-        off.during(&ctx, async || trial.kept.apply(&ctx).await)
+        let none = off.during(&ctx, async || {
+            trial.kept.apply(&ctx).await?;
+            // Nobody pushes anything.
+            Fault::no_operators(&ctx).await
+        });
+        let none = none.await?;
+        none.during(&ctx, async || {
+            wait::until("the host to be up again", BACK, async || {
+                let said = trial.node.exec(&STARTED).await?.text();
+                let looked = !said.contains("ConditionTimestampMonotonic=0");
+                Ok(Seen::when(
+                    said.contains("ConditionResult=") && looked,
+                    said,
+                ))
+            })
             .await?;
-        wait::until("the host to be up again", BACK, async || {
-            let said = trial.node.exec(&STARTED).await?.text();
-            let looked = !said.contains("ConditionTimestampMonotonic=0");
-            Ok(Seen::when(
-                said.contains("ConditionResult=") && looked,
-                said,
-            ))
+            let said = trial.node.run(&STARTED).await?;
+            ensure!(said.contains("ConditionResult=no"), "it was loaded: {said}");
+            trial.is_as_before().await
         })
         .await?;
-        let said = trial.node.run(&STARTED).await?;
-        ensure!(said.contains("ConditionResult=no"), "it was loaded: {said}");
-        trial.is_as_before().await?;
         status::reach(&ctx, trial.kept.name(), "the first again", BACK, |status| {
             status.state == Some(State::Applied) && status.applied == status.targeted
         })
@@ -105,10 +112,14 @@ async fn a_node_is_turned_off_while_a_firewall_is_on_probation() -> Result<()> {
 #[tokio::test]
 async fn an_agent_hears_its_operator_no_more_while_a_firewall_is_on_probation() -> Result<()> {
     test("fault-probation-cut", async |ctx| {
-        let trial = Trial::begin(&ctx, 30).await?;
+        let trial = Trial::begin(&ctx, 60).await?;
         let cut = Fault::cut(&ctx, &trial.node).await?;
-        cut.during(&ctx, async || trial.is_as_before().await)
-            .await?;
+        cut.during(&ctx, async || {
+            let now = trial.node.table().await?;
+            ensure!(now.as_ref() != Some(&trial.table), "it is over already");
+            trial.is_as_before().await
+        })
+        .await?;
         let words = ["the firewall keeps the cluster out", "is put back"];
         status::reach(&ctx, trial.kept.name(), "to be held", BACK, |status| {
             status::says(status, &trial.node.name, State::Held, &words)
